@@ -1,0 +1,1 @@
+"""The system on the bench: likelihood, VAE, latent operator, energy distance, data, training."""

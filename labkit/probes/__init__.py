@@ -1,0 +1,1 @@
+"""Diagnostics for anybody's model. Torch only, plain data out, nothing drawn."""
