@@ -1,0 +1,103 @@
+"""What a tensor holds, counted so that nothing can hide: NaN, infinities, zeros, subnormals."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+DECADES = range(-46, 40)  # float32 reaches from 1.4e-45 (subnormal) to 3.4e38
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counts and range of one tensor. Range entries are NaN where nothing finite exists.
+
+    ``low`` and ``high`` bound the finite part; ``small`` and ``large`` are its smallest
+    non-zero and its largest magnitude; ``first_bad`` is the index of the first NaN or
+    infinity in row-major order.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    size: int
+    nan: int = 0
+    pos_inf: int = 0
+    neg_inf: int = 0
+    zero: int = 0
+    low: float = math.nan
+    high: float = math.nan
+    small: float = math.nan
+    large: float = math.nan
+    first_bad: tuple[int, ...] | None = None
+
+    @property
+    def bad(self) -> int:
+        """Number of entries that are NaN or infinite."""
+        return self.nan + self.pos_inf + self.neg_inf
+
+    @property
+    def word(self) -> str:
+        """``nan``, ``inf``, ``zero`` (all of it), ``empty`` or ``ok``."""
+        if self.nan:
+            return "nan"
+        if self.bad:
+            return "inf"
+        if self.size == 0:
+            return "empty"
+        return "zero" if self.zero == self.size else "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """A gradient's magnitudes by decade; the special values have bins that are always there.
+
+    ``decades[i]`` counts the entries with ``10**DECADES[i] <= |g| < 10**(DECADES[i] + 1)``;
+    float64 values beyond either end are counted in the end bins. ``subnormal`` entries are
+    counted in their decade too. ``nan + pos_inf + neg_inf + zero + sum(decades) == size``.
+    """
+
+    size: int
+    decades: tuple[int, ...]
+    nan: int = 0
+    pos_inf: int = 0
+    neg_inf: int = 0
+    zero: int = 0
+    subnormal: int = 0
+
+    @property
+    def special(self) -> dict[str, int]:
+        """The five bins that a plain histogram drops."""
+        return {
+            "NaN": self.nan,
+            "+Inf": self.pos_inf,
+            "-Inf": self.neg_inf,
+            "zero": self.zero,
+            "subnormal": self.subnormal,
+        }
+
+
+def histogram(tensor: torch.Tensor) -> Histogram:
+    """Count a tensor's magnitudes by decade, every special value in a bin of its own.
+
+    Args:
+        tensor: any real floating tensor, of any shape; half precision is widened first,
+            and subnormal is judged in the tensor's own dtype.
+
+    Returns:
+        A `Histogram` whose counts add up to the number of entries.
+    """
+    tiny = torch.finfo(tensor.dtype).tiny
+    values = tensor.detach().flatten().double()
+    size = values.abs()
+    usable = (size > 0) & (size < math.inf)
+    decade = size[usable].log10().floor().clamp(DECADES.start, DECADES.stop - 1).long()
+    counts = torch.bincount(decade - DECADES.start, minlength=len(DECADES))
+    return Histogram(
+        size=values.numel(),
+        decades=tuple(counts.tolist()),
+        nan=int(values.isnan().sum()),
+        pos_inf=int((values == math.inf).sum()),
+        neg_inf=int((values == -math.inf).sum()),
+        zero=int((size == 0).sum()),
+        subnormal=int((usable & (size < tiny)).sum()),
+    )
