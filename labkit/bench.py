@@ -1,6 +1,7 @@
 """A bench holds one failure mode; `turn` is the only door through which anything changes."""
 
 import importlib
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -64,6 +65,19 @@ def choice(default: str, options: Iterable[str], help: str) -> Any:
 def knobs_of(settings: Any) -> dict[str, Knob]:
     """The knobs that a settings dataclass (or an instance of it) declares, by name."""
     return {f.name: Knob(f.name, f.default, **f.metadata) for f in fields(settings)}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the guide says, and what was measured."""
+
+    quote: str  # the guide's own words
+    translation: str
+    verdict: str  # holds, holds with a condition, incomplete guard, false
+    truth: str
+
+    def __str__(self) -> str:
+        return f"The guide: {self.translation}\nMeasured: {self.verdict}. {self.truth}"
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,11 @@ class Bench:
             if getattr(self.settings, knob) != self.knobs[knob].default
         ]
         return f"Bench({name!r}).turn({', '.join(changed)})"
+
+    def source(self, form: str | None = None) -> str:
+        """The source of one of the failure's forms; of the one in use if none is named."""
+        form = form or getattr(self.settings, self.failure.FORM_KNOB)
+        return inspect.getsource(self.failure.FORMS[self.knobs[self.failure.FORM_KNOB].check(form)])
 
     def _case(self, case: str | None) -> Any:
         if case is None:
