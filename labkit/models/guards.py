@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-import torch
 from torch import Tensor
 
 from labkit.models.data import validate_counts
@@ -12,49 +11,50 @@ from labkit.models.data import validate_counts
 Function = Callable[[Tensor], Tensor]  # a plain function is accepted wherever a guard is
 
 
-class _CapKeepingGradient(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(value: Tensor, low: float, high: float) -> Tensor:
-        return value.clamp(low, high)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return gradient, None, None
+def unguarded(value: Tensor, low: float = -inf, high: float = inf) -> Tensor:
+    """Edit nothing."""
+    return value
 
 
-def _refuse(value: Tensor, low: float, high: float) -> Tensor:
-    worst = value.detach().abs().max().item() if value.numel() else 0.0
-    if not ((value.detach() >= low) & (value.detach() <= high)).all():
-        raise FloatingPointError(f"expected values in [{low:g}, {high:g}]; largest size {worst:g}")
+def hard_clamp(value: Tensor, low: float = -10.0, high: float = 10.0) -> Tensor:
+    """Move values into [low, high]; outside it their gradient is exactly zero."""
+    return value.clamp(low, high)
+
+
+def straight_through(value: Tensor, low: float = -10.0, high: float = 10.0) -> Tensor:
+    """Move values into [low, high]; the gradient passes as if nothing had been done."""
+    return value.clamp(low, high).detach() + (value - value.detach())
+
+
+def add(value: Tensor, low: float = 1e-8, high: float = inf) -> Tensor:
+    """Add `low` everywhere; the gradient is one. Where `low` rounds to zero nothing happens."""
+    return value + low
+
+
+def refuse(value: Tensor, low: float = -inf, high: float = inf) -> Tensor:
+    """Edit nothing; raise a FloatingPointError for NaN and for values outside [low, high]."""
+    inside = (value.detach() >= low) & (value.detach() <= high) & value.detach().isfinite()
+    if not inside.all():
+        first = value.detach()[~inside][0].item()
+        raise FloatingPointError(f"expected finite values in [{low:g}, {high:g}]; got {first:g}")
     return value
 
 
 MODES: dict[str, Callable[[Tensor, float, float], Tensor]] = {
-    "off": lambda value, low, high: value,
-    "clamp": lambda value, low, high: value.clamp(low, high),
-    "straight_through": _CapKeepingGradient.apply,
-    "add": lambda value, low, high: value + low,
-    "refuse": _refuse,
+    "off": unguarded,
+    "clamp": hard_clamp,
+    "straight_through": straight_through,
+    "add": add,
+    "refuse": refuse,
 }
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A function of one tensor that protects the range [low, high].
+    """One protection point: a name, a mode (a key of `MODES`) and the range that it protects.
 
-    Modes: `off` edits nothing. `clamp` has gradient exactly 0 outside the range, so a value
-    outside may never come back. `straight_through` clamps and lets the gradient through
-    unchanged. `add` adds `low` everywhere. `refuse` edits nothing and raises outside the range,
-    for NaN too.
-
-    Breaks when: the value is NaN (all modes but `refuse` return NaN), or `low` rounds to 0 in the
-    value's dtype (1e-8 in float16).
+    Breaks when: the value is NaN (every mode but `refuse` hands it on), or infinite
+    (`straight_through` makes it NaN).
     """
 
     name: str
@@ -71,11 +71,6 @@ class Guard:
         return MODES[self.mode](value, self.low, self.high)
 
 
-identity = Guard("identity")
-hard_clamp = Guard("hard_clamp", "clamp", -10.0, 10.0)  # the guide's
-straight_through = Guard("straight_through", "straight_through", -10.0, 10.0)
-
-
 @dataclass(frozen=True)
 class Guards:
     """Where the VAE can be protected; each field is a `Guard` or any function of one tensor.
@@ -86,28 +81,28 @@ class Guards:
     `decoder_r`, `r` and `logs` act on the guide's form of the loss, `log_r` on the stable one.
     """
 
-    logvar: Function = identity
-    sample_logvar: Function = identity
-    kl_logvar: Function = identity
-    counts: Function = identity
-    log_r: Function = identity
-    decoder_r: Function = identity
-    r: Function = identity
-    logs: Function = identity  # on mu_x, where its logarithm is taken
+    logvar: Function = unguarded
+    sample_logvar: Function = unguarded
+    kl_logvar: Function = unguarded
+    counts: Function = unguarded
+    log_r: Function = unguarded
+    decoder_r: Function = unguarded
+    r: Function = unguarded
+    logs: Function = unguarded  # on mu_x, where its logarithm is taken
 
 
 EPS = 1e-8  # the guide's
 OFF = Guards()
 GUIDE = Guards(
-    sample_logvar=hard_clamp,
-    kl_logvar=hard_clamp,
+    sample_logvar=Guard("sample_logvar", "clamp", -10.0, 10.0),
+    kl_logvar=Guard("kl_logvar", "clamp", -10.0, 10.0),
     counts=Guard("counts", "clamp", low=0.0),
     decoder_r=Guard("decoder_r", "add", low=EPS),
     r=Guard("r", "clamp", low=EPS),
     logs=Guard("logs", "add", low=EPS),
 )
 REPAIRED = Guards(
-    logvar=straight_through,
+    logvar=Guard("logvar", "straight_through", -10.0, 10.0),
     counts=validate_counts,
     log_r=Guard("log_r", "straight_through", -8.0, 12.0),
 )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.models.data import Cells
-from labkit.models.guards import REPAIRED, Function, Guards, identity
+from labkit.models.guards import REPAIRED, Function, Guards, unguarded
 from labkit.models.likelihood import (
     kl_standard_normal,
     kl_standard_normal_guide,
@@ -75,7 +75,7 @@ class DecoderNB(nn.Module):
         return self.fc_mu(h), self.fc_r(h)
 
     def logs(
-        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = identity
+        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = unguarded
     ) -> tuple[Tensor, Tensor]:
         """Return log mu_x and log r_x, the latter behind `guard`: neither underflows."""
         log_mu, log_r = self.outputs(z, tissue)
@@ -86,7 +86,7 @@ class DecoderNB(nn.Module):
         return log_mu, guard(log_r)
 
     def forward(
-        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = identity
+        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = unguarded
     ) -> tuple[Tensor, Tensor]:
         """Return mu_x and r_x, the latter behind `guard` (the guide adds eps)."""
         link = torch.exp if self.link == "exp" else F.softplus
