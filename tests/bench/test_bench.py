@@ -37,7 +37,7 @@ TOY = SimpleNamespace(
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def bench():
     return Bench(TOY)
 
