@@ -12,9 +12,9 @@ PBMC = Path(__file__).parents[1] / "data" / "pbmc700.npz"  # PROVENANCE.md lies 
 
 @dataclass(frozen=True, eq=False)
 class Cells:
-    """Counts of cells and what is known of each cell; axes are named (cell, gene).
+    """Counts of cells, and what is known of each cell. Axes are (cell, gene).
 
-    `tissue` is the guide's condition; on real cells it is the cell-cycle phase.
+    `tissue` is the guide's condition; on the packaged cells it is the cell-cycle phase.
     `cell_type` is never an input of a model: it judges what the latent space found.
     """
 
@@ -34,10 +34,15 @@ class Cells:
         cells, genes = self.counts.shape
         return f"Cells({cells} cells x {genes} genes, {int(self.held_out.sum())} held out)"
 
-    def __getitem__(self, which: Tensor) -> "Cells":
-        """The cells under a boolean mask or an index tensor."""
+    def __getitem__(self, which: Tensor | slice) -> "Cells":
+        """The cells under a mask, an index tensor or a slice."""
         per_cell = ("counts", "library", "tissue", "cell_type", "held_out")
         return replace(self, **{name: getattr(self, name)[which] for name in per_cell})
+
+    def to(self, dtype: torch.dtype) -> "Cells":
+        """The same cells with counts, library and tissue in another dtype."""
+        floats = ("counts", "library", "tissue")
+        return replace(self, **{name: getattr(self, name).to(dtype) for name in floats})
 
     @property
     def train(self) -> "Cells":
@@ -51,39 +56,32 @@ class Cells:
 
 
 def load_pbmc(held_out: float = 0.25, seed: int = 0) -> Cells:
-    """Load the packaged cells with a seeded split.
+    """Load the packaged cells: 10 cell types; `tissue` is the phase G1, G2M or S.
 
     Args:
-        held_out: share of each cell type that is held out, 0 to 1; at least one cell of each.
-        seed: of the split. The type decides only the split, so that rare types are in both parts.
-
-    Returns:
-        700 cells x 765 genes of 10 cell types; `tissue` is the phase G1, G2M or S.
+        held_out: share of each cell type that is held out, at least one cell of each.
+        seed: of the split.
 
     Source: Zheng et al. 2017, doi:10.1038/ncomms14049; labkit/data/PROVENANCE.md.
     """
     with np.load(PBMC) as file:
         arrays = {name: file[name] for name in file.files}
+    names = {key: tuple(arrays[key].astype(str).tolist()) for key in arrays if key != "counts"}
     cell_type = torch.from_numpy(arrays["cell_type"].astype(np.int64))
-    phase = torch.from_numpy(arrays["phase"].astype(np.int64))
-    names = {
-        key: tuple(arrays[key].astype(str).tolist()) for key in arrays if arrays[key].ndim == 1
-    }
     return Cells(
         counts=torch.from_numpy(arrays["counts"].astype(np.float32)),
         library=torch.from_numpy(arrays["library"].astype(np.float32)),
-        tissue=torch.nn.functional.one_hot(phase, 3).float(),
+        tissue=torch.eye(3)[torch.from_numpy(arrays["phase"].astype(np.int64))],
         cell_type=cell_type,
-        held_out=split(cell_type, held_out, seed),
+        held_out=split(cell_type, held_out, torch.Generator().manual_seed(seed)),
         genes=names["genes"],
         type_names=names["cell_type_names"],
         tissue_names=names["phase_names"],
     )
 
 
-def split(cell_type: Tensor, held_out: float, seed: int) -> Tensor:
-    """Mask of held-out cells: the same share of every cell type, drawn by its own generator."""
-    generator = torch.Generator().manual_seed(seed)
+def split(cell_type: Tensor, held_out: float, generator: torch.Generator) -> Tensor:
+    """Mask of held-out cells: the same share of every cell type, so that no part lacks one."""
     mask = torch.zeros(len(cell_type), dtype=torch.bool)
     for kind in cell_type.unique():
         members = (cell_type == kind).nonzero().squeeze(1)
@@ -97,12 +95,8 @@ def validate_counts(x: Tensor, n_genes: int | None = None) -> Tensor:
 
     The checks run in numpy, so that a trace of the step holds no check operations.
 
-    Args:
-        x: counts, shape (cell, gene).
-        n_genes: number of genes that the model was built for.
-
     Raises:
-        ValueError: named `shape`, `finite`, `negative` or `integer`, with the first bad entry.
+        ValueError: check `shape`, `finite`, `negative` or `integer`, with the first bad entry.
     """
     if x.ndim != 2 or (n_genes is not None and x.shape[1] != n_genes):
         raise ValueError(

@@ -6,32 +6,16 @@ log-variance of q(z | x), `mu_x` expected count, `r_x` inverse dispersion, `h` h
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from labkit.models.data import Cells
-from labkit.models.guards import REPAIRED, Function, Guards, unguarded
+from labkit.models.guards import REPAIRED, Guards
 from labkit.models.likelihood import (
     kl_standard_normal,
     kl_standard_normal_guide,
     nb_log_likelihood_from_logs,
     nb_log_likelihood_guide,
 )
-
-FORMS = ("stable", "guide")
-LINKS = ("exp", "softplus")
-
-
-def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> None:
-    """Raise a ValueError unless the shape fits; a word stands for any size."""
-    if tensor.ndim != len(expected) or any(
-        isinstance(want, int) and want != got
-        for want, got in zip(expected, tensor.shape, strict=True)
-    ):
-        wanted = "(" + ", ".join(map(str, expected)) + ")"
-        raise ValueError(
-            f"{name}: expected shape {wanted}, got {tuple(tensor.shape)}. "
-            "Every input has one row per cell; the other sizes were fixed when the model was built."
-        )
 
 
 class Encoder(nn.Module):
@@ -52,100 +36,64 @@ class Encoder(nn.Module):
 
 
 class DecoderNB(nn.Module):
-    """Latent state and tissue to the negative binomial's `mu_x` and `r_x`, each (cell, gene).
+    """Latent state and tissue to the negative binomial's parameters, each (cell, gene)."""
 
-    `link` says how the outputs become positive: `exp`, or `softplus` as in the guide.
-    """
-
-    def __init__(self, n_genes: int, latent_dim: int, n_tissues: int, hidden: int, link: str):
+    def __init__(self, n_genes: int, latent_dim: int, n_tissues: int, hidden: int) -> None:
         super().__init__()
-        if link not in LINKS:
-            raise ValueError(f"link: expected {' or '.join(LINKS)}; got {link!r}")
-        self.link, self.latent_dim, self.n_tissues = link, latent_dim, n_tissues
+        self.latent_dim, self.n_tissues = latent_dim, n_tissues
         self.hidden = nn.Linear(latent_dim + n_tissues, hidden)
         self.fc_mu = nn.Linear(hidden, n_genes)
         self.fc_r = nn.Linear(hidden, n_genes)
-        self.register_buffer("reference_library", torch.ones(()))  # library=None means this size
+        self.register_buffer("reference_library", torch.ones(()))
 
-    def outputs(self, z: Tensor, tissue: Tensor) -> tuple[Tensor, Tensor]:
-        """The two unconstrained outputs, before the link."""
+    def forward(
+        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, as_logs: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return (mu_x, r_x), or their logarithms: these neither underflow nor overflow.
+
+        `library` is (cell,); None: every cell has the reference size that training found.
+        """
         check_shape("z", z, ("cell", self.latent_dim))
         check_shape("tissue", tissue, (len(z), self.n_tissues))
         h = F.relu(self.hidden(torch.cat([z, tissue], dim=-1)))
-        return self.fc_mu(h), self.fc_r(h)
-
-    def logs(
-        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = unguarded
-    ) -> tuple[Tensor, Tensor]:
-        """Return log mu_x and log r_x, the latter behind `guard`: neither underflows."""
-        log_mu, log_r = self.outputs(z, tissue)
-        if self.link == "softplus":
-            log_mu, log_r = F.softplus(log_mu).log(), F.softplus(log_r).log()
+        log_mu, log_r = self.fc_mu(h), self.fc_r(h)
         if library is not None:
-            log_mu = log_mu + self.relative(library, z).log()
-        return log_mu, guard(log_r)
-
-    def forward(
-        self, z: Tensor, tissue: Tensor, library: Tensor | None = None, guard: Function = unguarded
-    ) -> tuple[Tensor, Tensor]:
-        """Return mu_x and r_x, the latter behind `guard` (the guide adds eps)."""
-        link = torch.exp if self.link == "exp" else F.softplus
-        mu, r = (link(output) for output in self.outputs(z, tissue))
-        if library is not None:
-            mu = mu * self.relative(library, z)
-        return mu, guard(r)
-
-    def relative(self, library: Tensor, z: Tensor) -> Tensor:
-        """Library size over the reference, shape (cell, 1)."""
-        check_shape("library", library, (len(z),))
-        return (library / self.reference_library).unsqueeze(-1)
+            check_shape("library", library, (len(z),))
+            log_mu = log_mu + (library / self.reference_library).log().unsqueeze(-1)
+        return (log_mu, log_r) if as_logs else (log_mu.exp(), log_r.exp())
 
 
-def sample_z(mu: Tensor, logvar: Tensor, generator: torch.Generator | None = None) -> Tensor:
+class NBVAE(nn.Module):
+    """Negative binomial VAE, conditioned on tissue; `seed` decides the initial weights."""
+
+    def __init__(
+        self, n_genes: int, latent_dim: int, n_tissues: int, hidden: int = 128, seed: int = 0
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+            torch.manual_seed(seed)
+            self.encoder = Encoder(n_genes, latent_dim, n_tissues, hidden)
+            self.decoder = DecoderNB(n_genes, latent_dim, n_tissues, hidden)
+
+    @classmethod
+    def for_cells(cls, cells: Cells, latent_dim: int = 8, hidden: int = 128, seed: int = 0):
+        """A model of the cells' sizes whose decoder starts at each gene's mean rate."""
+        model = cls(cells.counts.shape[1], latent_dim, cells.tissue.shape[1], hidden, seed)
+        reference = cells.library.median()
+        mean = (cells.counts.sum(0) + 0.5) / cells.library.sum() * reference
+        with torch.no_grad():
+            model.decoder.reference_library.copy_(reference)
+            model.decoder.fc_mu.bias.copy_(mean.log())
+        return model
+
+
+def sample_z(mu: Tensor, logvar: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw z = mu + std * noise, std = exp(logvar / 2).
 
     Breaks when: logvar > 177.45 in float32 (22.19 in float16): std is Inf; z follows.
     """
     noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
     return mu + torch.exp(0.5 * logvar) * noise
-
-
-class NBVAE(nn.Module):
-    """Negative binomial VAE, conditioned on tissue.
-
-    Args:
-        n_genes, latent_dim, n_tissues: sizes of x, z and the one-hot tissue.
-        hidden: width of the one hidden layer on either side.
-        link: see `DecoderNB`.
-        seed: of the initial weights; the global generator is left as it was.
-    """
-
-    def __init__(
-        self,
-        n_genes: int,
-        latent_dim: int,
-        n_tissues: int,
-        hidden: int = 128,
-        link: str = "exp",
-        seed: int = 0,
-    ) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.encoder = Encoder(n_genes, latent_dim, n_tissues, hidden)
-            self.decoder = DecoderNB(n_genes, latent_dim, n_tissues, hidden, link)
-
-    @classmethod
-    def for_cells(cls, cells: Cells, latent_dim: int = 8, **options) -> "NBVAE":
-        """A model of the cells' sizes whose decoder starts at each gene's mean rate."""
-        model = cls(cells.counts.shape[1], latent_dim, cells.tissue.shape[1], **options)
-        reference = cells.library.median()
-        mean = (cells.counts.sum(0) + 0.5) / cells.library.sum() * reference
-        start = mean.log() if model.decoder.link == "exp" else mean.expm1().log()
-        with torch.no_grad():
-            model.decoder.reference_library.copy_(reference)
-            model.decoder.fc_mu.bias.copy_(start)
-        return model
 
 
 def elbo_loss(
@@ -156,39 +104,58 @@ def elbo_loss(
     guards: Guards = REPAIRED,
     form: str = "stable",
     beta: float = 1.0,
-    generator: torch.Generator | None = None,
+    generator: Generator | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Negative evidence lower bound, in nats per cell, and its two parts.
 
     Args:
         x: counts, shape (cell, gene).
         tissue: one-hot, shape (cell, tissue).
-        library: shape (cell,); None: every cell has the decoder's reference size.
+        library: shape (cell,); None: the decoder's reference size.
         guards: the protection points; `OFF`, `GUIDE`, `REPAIRED` or your own.
-        form: `stable` (likelihood from logarithms, KL by expm1) or `guide` (from mu_x and r_x).
+        form: `stable` (likelihood from logarithms) or `guide` (from mu_x and r_x).
         beta: weight of the KL.
         generator: of the sampling noise; None: torch's global one.
 
     Returns:
         The loss, and {"reconstruction", "kl"}, scalars.
 
-    Breaks when: float32, no guard: loss is Inf from logvar near 86 (sum over cells and latents).
+    Breaks when: nothing caps `log_r`: NaN from logvar near 11, as r_x overflows. With that cap
+        alone: Inf from logvar near 86, where the KL's exp overflows (trained model, float32).
 
     Source: Kingma & Welling 2014, eq. 10; Lopez et al. 2018 for the negative binomial.
     """
-    if form not in FORMS:
-        raise ValueError(f"form: expected {' or '.join(FORMS)}; got {form!r}")
+    if form not in ("stable", "guide"):
+        raise ValueError(f"form: expected 'stable' or 'guide'; got {form!r}")
     x = guards.counts(x)
     mu_z, logvar_z = model.encoder(x, tissue)
     logvar_z = guards.logvar(logvar_z)
     z = sample_z(mu_z, guards.sample_logvar(logvar_z), generator)
     if form == "stable":
-        log_mu, log_r = model.decoder.logs(z, tissue, library, guards.log_r)
-        log_p = nb_log_likelihood_from_logs(x, log_mu, log_r)
-        kl = kl_standard_normal(mu_z, guards.kl_logvar(logvar_z))
+        log_mu, log_r = model.decoder(z, tissue, library, as_logs=True)
+        log_p = nb_log_likelihood_from_logs(x, log_mu, guards.log_r(log_r))
+        kl = kl_standard_normal(mu_z, guards.kl_logvar(logvar_z)).mean()
     else:
-        mu_x, r_x = model.decoder(z, tissue, library, guards.decoder_r)
-        log_p = nb_log_likelihood_guide(x, guards.logs(mu_x), guards.r(r_x), eps=0.0)
-        kl = kl_standard_normal_guide(mu_z, guards.kl_logvar(logvar_z))
-    reconstruction, kl = -log_p.sum(-1).mean(), kl.mean()
+        mu_x, r_x = model.decoder(z, tissue, library)
+        r_x = guards.r(guards.decoder_r(r_x))
+        log_p = nb_log_likelihood_guide(x, guards.logs(mu_x), r_x, eps=0.0)
+        kl = kl_standard_normal_guide(mu_z, guards.kl_logvar(logvar_z)).mean()
+    reconstruction = -log_p.sum(-1).mean()
     return reconstruction + beta * kl, {"reconstruction": reconstruction, "kl": kl}
+
+
+@torch.no_grad()
+def embed(model: NBVAE, cells: Cells) -> Tensor:
+    """Posterior means of the cells, shape (cell, latent)."""
+    return model.encoder(cells.counts, cells.tissue)[0]
+
+
+def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> None:
+    """Raise a ValueError unless the shape fits; a word in `expected` stands for any size."""
+    got = tuple(tensor.shape)
+    sizes = [have if isinstance(want, str) else want for want, have in zip(expected, got)]  # noqa: B905
+    if len(got) != len(expected) or list(got) != sizes:
+        raise ValueError(
+            f"{name}: expected shape ({', '.join(map(str, expected))}), got {got}. "
+            "Give one row per cell; the other sizes were fixed when the model was built."
+        )
