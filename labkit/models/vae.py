@@ -88,11 +88,11 @@ class NBVAE(nn.Module):
 
 
 def sample_z(mu: Tensor, logvar: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw z = mu + std * noise, std = exp(logvar / 2).
+    """Draw z = mu + std * noise, std = exp(logvar / 2); every dtype gets the same float32 noise.
 
     Breaks when: logvar > 177.45 in float32 (22.19 in float16): std is Inf; z follows.
     """
-    noise = torch.randn(mu.shape, generator=generator, dtype=mu.dtype, device=mu.device)
+    noise = torch.randn(mu.shape, generator=generator, device=mu.device).to(mu.dtype)
     return mu + torch.exp(0.5 * logvar) * noise
 
 
