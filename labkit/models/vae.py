@@ -127,10 +127,10 @@ def elbo_loss(
     """
     if form not in ("stable", "guide"):
         raise ValueError(f"form: expected 'stable' or 'guide'; got {form!r}")
-    x = guards.counts(x)
     mu_z, logvar_z = model.encoder(x, tissue)
     logvar_z = guards.logvar(logvar_z)
     z = sample_z(mu_z, guards.sample_logvar(logvar_z), generator)
+    x = guards.counts(x)  # where the guide has it: behind the encoder
     if form == "stable":
         log_mu, log_r = model.decoder(z, tissue, library, as_logs=True)
         log_p = nb_log_likelihood_from_logs(x, log_mu, guards.log_r(log_r))
@@ -153,9 +153,9 @@ def embed(model: NBVAE, cells: Cells) -> Tensor:
 def check_shape(name: str, tensor: Tensor, expected: tuple[int | str, ...]) -> None:
     """Raise a ValueError unless the shape fits; a word in `expected` stands for any size."""
     got = tuple(tensor.shape)
-    sizes = [have if isinstance(want, str) else want for want, have in zip(expected, got)]  # noqa: B905
-    if len(got) != len(expected) or list(got) != sizes:
+    wanted = tuple(h if isinstance(w, str) else w for w, h in zip(expected, got, strict=False))
+    if len(got) != len(expected) or wanted != got:
         raise ValueError(
-            f"{name}: expected shape ({', '.join(map(str, expected))}), got {got}. "
+            f"{name}: expected shape {str(expected).replace(chr(39), '')}, got {got}. "
             "Give one row per cell; the other sizes were fixed when the model was built."
         )
