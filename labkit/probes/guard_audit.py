@@ -22,7 +22,12 @@ class GuardReport:
     altered: int  # elements whose value it changed
     largest_change: float  # of one element
     killed: int
-    loss_change: float  # loss with the guard minus loss without it
+    loss_with: float  # with all guards
+    loss_without: float  # without this one
+
+    @property
+    def loss_change(self) -> float:
+        return self.loss_with - self.loss_without
 
     def __str__(self) -> str:
         if not self.calls:
@@ -98,5 +103,6 @@ def _report(name: str, recorder: _Recorder, loss: Tensor, guards: Any, loss_of) 
         altered=sum(int((change != 0).sum()) for change in changes),
         largest_change=max((float(c.max()) for c in changes if c.numel()), default=0.0),
         killed=recorder.killed(loss),
-        loss_change=float(loss.detach() - without.detach()),
+        loss_with=float(loss.detach()),
+        loss_without=float(without.detach()),
     )

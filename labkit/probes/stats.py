@@ -14,7 +14,8 @@ class Stats:
 
     ``low`` and ``high`` bound the finite part; ``small`` and ``large`` are its smallest
     non-zero and its largest magnitude; ``first_bad`` is the index of the first NaN or
-    infinity in row-major order.
+    infinity in row-major order. Where ``counted`` is False the tensor was too large to look
+    at every entry twice: ``zero`` and ``small`` are then unknown (0 and NaN), the rest is exact.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +30,7 @@ class Stats:
     small: float = math.nan
     large: float = math.nan
     first_bad: tuple[int, ...] | None = None
+    counted: bool = True
 
     @property
     def bad(self) -> int:

@@ -1,0 +1,227 @@
+"""Calls that leave no operator behind: detach, .data, numpy, requires_grad_, backward, ..."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from labkit.probes.frames import Place
+from labkit.probes.gradients import Gradients
+from labkit.probes.record import Recorder
+from labkit.probes.tape import Tape
+
+_ADD_GROUP = torch.optim.Optimizer.add_param_group.__code__
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something done to a tensor that is no operator."""
+
+    what: str  # "requires_grad_(False)", "grad = None", "data ="
+    tensor: int  # its id
+    at: int  # number of events before it
+    step: int
+    place: Place
+    value: Any = None
+
+
+class Calls(TorchFunctionMode):
+    """Sees the user's calls by name and hands all but a few straight on."""
+
+    def __init__(self, tape: Tape, recorder: Recorder, gradients: Gradients):
+        super().__init__()
+        self.tape, self.recorder, self.gradients = tape, recorder, gradients
+        self.notes: list[Note] = []
+        self.roots: list[tuple[int, int, float]] = []  # step, event of a loss, value
+        self.builders: dict[int, tuple[Any, Place]] = {}  # id of an optimizer -> it, its line
+        self.backwards = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        special = _SPECIAL.get(func)
+        if special is None:
+            return func(*args, **(kwargs or {}))
+        return special(self, func, args, kwargs or {})
+
+    # Each method below stands in for one of the calls named in _SPECIAL.
+
+    def bypass(self, func, args, kwargs):
+        self.recorder.bypass = "detach"
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self.recorder.bypass = ""
+
+    def escape(self, func, args, kwargs):
+        """Values leave for numpy or Python."""
+        out = func(*args, **kwargs)
+        self._escaped(func.__name__.strip("_"), (args[0],), args[0].requires_grad)
+        return out
+
+    def convert(self, func, args, kwargs):
+        """torch.tensor and its like read tensors inside a list without a word."""
+        out = func(*args, **kwargs)
+        inside = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+        tape = self.tape
+        if not inside:
+            values = out.flatten().tolist() if 0 < out.numel() <= 64 else ()
+            parents = [p for p in map(tape.echo, values) if p is not None]
+            numpy = not isinstance(args[0] if args else 0, int | float | list | tuple)
+            if numpy and not parents:
+                parents = [i for i in tape.escapes if tape.events[i].step == tape.step]
+            if not parents:
+                return out
+        else:
+            parents = [tape.look(x, None).event for x in inside]
+        event = self._event(func.__name__, parents)
+        event.cut = any(x.requires_grad for x in inside)
+        event.live = event.cut
+        self._claim(out, event)
+        return out
+
+    def from_numpy(self, func, args, kwargs):
+        out = func(*args, **kwargs)
+        tape = self.tape
+        parents = [i for i in tape.escapes if tape.events[i].step == tape.step]
+        if parents:
+            self._claim(out, self._event("from_numpy", parents))
+        return out
+
+    def switch(self, func, args, kwargs):
+        """requires_grad_ or requires_grad = ..."""
+        before = args[0].requires_grad
+        out = func(*args, **kwargs)
+        now = args[0].requires_grad
+        if before != now:
+            self._note(f"requires_grad_({now})", args[0], now)
+        return out
+
+    def set_grad(self, func, args, kwargs):
+        self._settle()
+        had = args[0].grad is not None
+        out = func(*args, **kwargs)
+        if had and args[0].grad is None:
+            self._note("grad = None", args[0])
+        return out
+
+    def set_data(self, func, args, kwargs):
+        out = func(*args, **kwargs)
+        tape = self.tape
+        if id(args[0]) in tape.known and isinstance(args[1], Tensor):
+            event = self._event("data", [tape.look(args[1], None).event])
+            self._claim(args[0], event)
+            event.mutates = (id(args[0]),)
+        self._note("data =", args[0])
+        return out
+
+    def backward(self, func, args, kwargs):
+        """Tensor.backward and torch.autograd.backward."""
+        roots = args[0] if args else kwargs.get("tensors", ())
+        self._roots(roots)
+        self.backwards += 1
+        try:
+            return func(*args, **kwargs)
+        finally:
+            self._settle()
+
+    def grad(self, func, args, kwargs):
+        """torch.autograd.grad: its results are gradients too."""
+        outputs = args[0] if args else kwargs["outputs"]
+        inputs = args[1] if len(args) > 1 else kwargs["inputs"]
+        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        self._watch(outputs)
+        if any(x.is_leaf and x.requires_grad for x in inputs):
+            self._roots(outputs)
+        feeders = self.gradients.feeders
+        out = func(*args, **kwargs)
+        self.gradients.collect(inputs, out, feeders)
+        return out
+
+    def building(self, func, args, kwargs):
+        """Optimizer.add_param_group asks every parameter whether it is a leaf."""
+        import sys
+
+        frame = sys._getframe(2)
+        for _ in range(3):
+            if frame is not None and frame.f_code is _ADD_GROUP:
+                optimizer = frame.f_locals["self"]
+                if id(optimizer) not in self.builders:
+                    self.builders[id(optimizer)] = (optimizer, self.tape.here(3))
+                break
+            frame = frame.f_back if frame is not None else None
+        return func(*args, **kwargs)
+
+    # -- notes ------------------------------------------------------------------------------
+
+    def _note(self, what: str, tensor: Tensor, value: Any = None) -> None:
+        tape = self.tape
+        place = tape.here(4)
+        self.notes.append(Note(what, id(tensor), len(tape.events), tape.step, place, value))
+
+    def _event(self, name: str, parents: list[int]):
+        event = self.tape.add("forward", "op", name, self.tape.here(4))
+        event.parents = tuple(dict.fromkeys(parents))
+        event.inputs = tuple(s for p in event.parents for s in self.tape.events[p].outputs[:1])
+        return event
+
+    def _escaped(self, name: str, tensors, live: bool) -> None:
+        parents = [self.tape.look(x, None).event for x in tensors]
+        event = self._event(name, parents)
+        event.cut = event.live = live
+        self.tape.escapes.append(event.index)
+
+    def _claim(self, tensor: Tensor, event) -> None:
+        with torch._C._DisableTorchDispatch():
+            from labkit.probes.measure import measure
+
+            stats = measure(tensor)
+        event.outputs = (stats,)
+        self.tape.claim(tensor, event.index, stats)
+
+    def _roots(self, roots) -> None:
+        tape = self.tape
+        for tensor in self._watch(roots):
+            known = tape.known.get(id(tensor))
+            if known is not None:
+                value = tensor.detach().double().sum().item() if tensor.numel() else 0.0
+                self.roots.append((tape.step, known.event, value))
+
+    def _watch(self, roots) -> list[Tensor]:
+        roots = (
+            [roots] if isinstance(roots, Tensor) else [r for r in roots if isinstance(r, Tensor)]
+        )
+        for tensor in roots:
+            if tensor.requires_grad:
+                with torch._C._DisableTorchDispatch():
+                    known = self.tape.look(tensor, None)
+                self.gradients.watch(tensor, self.tape.events[known.event])
+        return roots
+
+    def _settle(self) -> None:
+        if self.gradients.unsettled:
+            with torch._C._DisableTorchDispatch():
+                self.gradients.settle()
+
+
+_T = torch.Tensor
+_SPECIAL = {
+    _T.detach: Calls.bypass,
+    _T.detach_: Calls.bypass,
+    _T.data.__get__: Calls.bypass,
+    _T.data.__set__: Calls.set_data,
+    _T.numpy: Calls.escape,
+    _T.__array__: Calls.escape,
+    _T.tolist: Calls.escape,
+    torch.tensor: Calls.convert,
+    torch.as_tensor: Calls.convert,
+    torch.from_numpy: Calls.from_numpy,
+    _T.requires_grad_: Calls.switch,
+    _T.requires_grad.__set__: Calls.switch,
+    _T.grad.__set__: Calls.set_grad,
+    _T.backward: Calls.backward,
+    torch.autograd.backward: Calls.backward,
+    torch.autograd.grad: Calls.grad,
+    _T.is_leaf.__get__: Calls.building,
+}

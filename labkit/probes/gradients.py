@@ -1,0 +1,164 @@
+"""The backward pass: what enters and leaves every autograd node, and what each leaf receives."""
+
+import math
+import weakref
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from labkit.probes.events import Event
+from labkit.probes.frames import Place
+from labkit.probes.measure import measure
+from labkit.probes.stats import Stats, histogram
+from labkit.probes.tape import Tape
+
+
+class Arrival:
+    """The gradient that one backward left on one leaf."""
+
+    __slots__ = ("event", "histogram", "leaf", "norm", "stats", "step")
+
+    def __init__(self, leaf: Tensor, grad: Tensor, step: int, stats: Stats, event: int):
+        self.leaf, self.step, self.stats, self.event = leaf, step, stats, event
+        plain = grad.is_floating_point() and grad.layout is torch.strided
+        self.histogram = histogram(grad) if plain else None
+        self.norm = (
+            torch.linalg.vector_norm(grad, dtype=torch.float64).item() if plain else math.nan
+        )
+
+
+def _fed(event: Event, feeders) -> None:
+    """Note who sent a node its gradients, and what each of them sent."""
+    event.parents = tuple(dict.fromkeys(parent for parent, _ in feeders))
+    event.fed = tuple(feeders)
+
+
+class Gradients:
+    """Hooks on autograd nodes, one each, taken off again by `close`."""
+
+    def __init__(self, tape: Tape):
+        self.tape = tape
+        self.nodes: dict = {}  # node -> forward event
+        self.handles: list = []
+        self.feeders: dict = {}  # node -> events that sent it a gradient
+        self.seen: dict[int, tuple] = {}  # gradients measured in this backward
+        self.unsettled = False
+        self.arrivals: list[Arrival] = []
+
+    def watch(self, tensor: Tensor, maker: Event) -> None:
+        """Hook the node that made this tensor, once."""
+        node = tensor.grad_fn
+        if node is None or node in self.nodes:
+            return
+        self.nodes[node] = maker.index
+        maker.node = maker.node or node.name()
+        if maker.live or maker.phase == "forward":
+            maker.cut = False
+            if not maker.graph:
+                self._inside(maker)
+        self.handles.append(node.register_hook(partial(self.ran, maker.index)))
+
+    def _inside(self, event: Event) -> None:
+        """Ops of a custom Function run without a graph of their own: nothing is cut there."""
+        todo = [event]
+        while todo:
+            event = todo.pop()
+            event.cut, event.graph = False, True
+            parents = (self.tape.events[parent] for parent in event.parents)
+            todo.extend(p for p in parents if p.phase == "forward" and not p.graph)
+
+    def ran(self, index: int, grad_inputs, grad_outputs) -> None:
+        """Post hook of a node: `grad_outputs` entered it, `grad_inputs` left it."""
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            node = torch._C._current_autograd_node()
+            self._note(index, node, grad_inputs, grad_outputs)
+
+    def _note(self, index: int, node, left, entered) -> None:
+        maker = self.tape.events[index]
+        place = Place(maker.code, maker.line, maker.module, None)
+        event = self.tape.add("backward", "op", node.name(), place)
+        event.node, event.forward = event.name, index
+        _fed(event, self.feeders.pop(node, ()))
+        event.inputs = tuple(self.stats(grad) for grad in entered if grad is not None)
+        event.outputs = tuple(self.stats(grad) for grad in left if grad is not None)
+        if event.inputs and maker.gradient is None:
+            maker.gradient = event.inputs[0]
+        for (after, _), grad in zip(node.next_functions, left, strict=False):
+            if after is not None and grad is not None:
+                self.feeders.setdefault(after, []).append((event.index, self.stats(grad)))
+        self.unsettled = True
+
+    def stats(self, grad: Tensor) -> Stats:
+        """Measure a gradient once, although two nodes see it."""
+        found = self.seen.get(id(grad))
+        if found is not None and found[0]() is grad and found[1] == grad._version:
+            return found[2]
+        stats = measure(grad)
+        self.seen[id(grad)] = (weakref.ref(grad), grad._version, stats)
+        return stats
+
+    def settle(self) -> None:
+        """After a backward: look at what arrived on the leaves."""
+        self.unsettled = False
+        self.seen.clear()
+        for node in [node for node in self.feeders if hasattr(node, "variable")]:
+            feeders = self.feeders.pop(node)
+            leaf = node.variable
+            if leaf is not None and leaf.grad is not None:
+                self._arrived(leaf, feeders)
+
+    def _arrived(self, leaf: Tensor, feeders: list) -> None:
+        tape = self.tape
+        source = tape.leaves.get(id(leaf))
+        if source is None:
+            source = tape.source(leaf, None).event
+        maker = tape.events[source]
+        event = tape.add(
+            "backward", "op", "AccumulateGrad", Place(maker.code, maker.line, None, None)
+        )
+        event.module = maker.module
+        event.node, event.forward = "AccumulateGrad", source
+        _fed(event, feeders)
+        stats = measure(leaf.grad)
+        event.outputs = (stats,)
+        event.leaf = leaf
+        maker.gradient = stats
+        tape.claim(leaf.grad, event.index, stats)
+        self.arrivals.append(Arrival(leaf, leaf.grad, tape.step, stats, event.index))
+
+    def collect(self, inputs: list[Tensor], grads, feeders: dict) -> None:
+        """Give the results of torch.autograd.grad their makers."""
+        tape = self.tape
+        with torch._C._DisableTorchDispatch():
+            for leaf, grad in zip(inputs, grads, strict=False):
+                if grad is None:
+                    continue
+                node = leaf.grad_fn or next(
+                    (n for n in feeders if getattr(n, "variable", None) is leaf), None
+                )
+                event = tape.add("backward", "op", "grad", tape.here(4))
+                event.node = "grad"
+                _fed(event, feeders.pop(node, ()))
+                known = tape.known.get(id(leaf))
+                event.forward = known.event if known else None
+                stats = measure(grad)
+                event.outputs = (stats,)
+                tape.claim(grad, event.index, stats)
+                if leaf.is_leaf and leaf.requires_grad:
+                    tape.events[event.forward].gradient = stats
+                    event.leaf = leaf
+                    self.arrivals.append(Arrival(leaf, grad, tape.step, stats, event.index))
+        self.unsettled = False
+
+    def turn(self) -> None:
+        """A new step: forget the graphs of the last one, so that their memory can go."""
+        self.nodes.clear()
+        self.feeders.clear()
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def close(self) -> None:
+        self.turn()
+        self.seen.clear()

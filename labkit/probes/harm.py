@@ -1,0 +1,94 @@
+"""Where bad values do harm: loss, gradient, parameter, buffer, optimizer state."""
+
+from dataclasses import dataclass
+
+from labkit.probes.stats import Stats
+
+SKIPS = 3  # steps that a loss scaler may skip in a row before that is a fault
+
+
+@dataclass
+class Sink:
+    at: int  # number of events when the harm was done
+    event: int  # the event that wrote the bad value
+    stats: Stats
+    what: str  # loss, gradient, parameter, buffer, state
+    leaf: int | None = None  # id of the parameter
+
+
+def sinks(session) -> list[Sink]:
+    """Every place where a bad value ended, in no order."""
+    return [
+        *_losses(session),
+        *_gradients(session),
+        *_parameters(session),
+        *_buffers(session),
+        *_states(session),
+    ]
+
+
+def _losses(session) -> list[Sink]:
+    events = session.tape.events
+    found = []
+    for _, index, _ in session.calls.roots:
+        bad = next((s for s in events[index].outputs if s.bad), None)
+        if bad is not None:
+            found.append(Sink(index, index, bad, "loss"))
+    return found
+
+
+def _gradients(session) -> list[Sink]:
+    found = []
+    moved = {(move.step, id(move.leaf)) for move in session.training.moves}
+    for move in session.training.moves:
+        if move.gradient is not None and move.gradient.bad:
+            found.append(Sink(move.origin, move.origin, move.gradient, "gradient", id(move.leaf)))
+    ends = {end.step: end for end in session.ends}
+    scaled = _scaled_steps(session)
+    stepping = bool(session.training.stepped)
+    for arrival in session.gradients.arrivals:
+        where = (arrival.step, id(arrival.leaf))
+        if where in moved or not arrival.stats.bad or arrival.step in scaled:
+            continue
+        end = ends.get(arrival.step)
+        left = end.gradients.get(id(arrival.leaf)) if end else arrival.stats
+        if not stepping or (left is not None and left.bad):
+            found.append(
+                Sink(arrival.event, arrival.event, arrival.stats, "gradient", id(arrival.leaf))
+            )
+    return found
+
+
+def _scaled_steps(session) -> set[int]:
+    """Steps whose gradients a loss scaler looked at; forgiven unless it skips for ever."""
+    checked = {
+        event.step
+        for event in session.tape.events
+        if event.name == "_amp_foreach_non_finite_check_and_unscale_"
+    }
+    stepped = {step for step, _ in session.training.stepped}
+    return set() if len(checked) >= SKIPS and not checked & stepped else checked
+
+
+def _parameters(session) -> list[Sink]:
+    found, leaves = [], session.tape.leaves
+    for event in session.tape.events:
+        if event.mutates and event.bad:
+            for leaf in event.mutates:
+                bad = next((s for s in event.outputs if s.bad), None)
+                if leaf in leaves:
+                    found.append(Sink(event.index, event.index, bad, "parameter", leaf))
+    return found
+
+
+def _buffers(session) -> list[Sink]:
+    found = []
+    for end in session.ends:
+        for name, event, stats in end.buffers:
+            if event >= 0 and not session.settled_buffers.get(name, False):
+                found.append(Sink(event, event, stats, "buffer"))
+    return found
+
+
+def _states(session) -> list[Sink]:
+    return [Sink(event, event, stats, "state") for _, event, _, stats in session.training.states]

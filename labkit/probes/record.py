@@ -1,0 +1,159 @@
+"""Every operator that runs, written on the tape: forward, optimizer and Python in backward."""
+
+import math
+import sys
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from labkit.probes.frames import locate
+from labkit.probes.gradients import Gradients
+from labkit.probes.measure import measure, respan
+from labkit.probes.tape import Tape
+from labkit.probes.tools import tool_of
+
+_ENGINE = _engine_run_backward.__code__
+
+
+class Recorder(TorchDispatchMode):
+    """Writes operators on a tape. C++ nodes of the backward pass are left to their hooks."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, tape: Tape, gradients: Gradients):
+        super().__init__()
+        self.tape = tape
+        self.gradients = gradients
+        self.optimizing = ""  # name of the optimizer whose step runs
+        self.bypass = ""  # a user's detach, .data, ... that runs
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # the wrapper would import torch._dynamo, which takes a second
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        frame = sys._getframe(1)
+        if frame.f_code is _ENGINE and not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        tool = tool_of(func)
+        if tool is None or tool.quiet:
+            return func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            return self.record(tool, func, args, kwargs, frame)
+
+    def record(self, tool, func, args, kwargs, frame):
+        tape, graph = self.tape, torch.is_grad_enabled()
+        if self.gradients.unsettled and torch._C._current_autograd_node() is None:
+            self.gradients.settle()
+        if tool.name == "detach" and not self.bypass and isinstance(args[0], Tensor):
+            return self._alias(func, args, kwargs)
+        parents, stats, scalars, live = [], [], [], False
+        for thing in (*args, *kwargs.values()) if kwargs else args:
+            if isinstance(thing, Tensor):
+                live |= self._read(thing, frame, parents, stats)
+            elif isinstance(thing, list | tuple):
+                for item in thing:
+                    if isinstance(item, Tensor):
+                        live |= self._read(item, frame, parents, stats)
+            elif isinstance(thing, float | int) and not isinstance(thing, bool):
+                scalars.append(thing)
+        out = func(*args, **kwargs)
+        event = tape.add(self._phase(frame, graph), "op", tool.name, locate(frame, tape.last_frame))
+        event.tool, event.graph, event.live = tool, graph, live
+        event.bypass = bool(self.bypass)
+        if scalars:
+            self._scalars(event, scalars, parents)
+        event.parents, event.inputs = tuple(dict.fromkeys(parents)), tuple(stats)
+        if tool.writes:
+            self._written(event, tool, args, kwargs)
+        self._made(event, tool, out)
+        return out
+
+    def _alias(self, func, args, kwargs):
+        """A detach of torch's own (saving a result, making a Parameter): no step of the user's."""
+        tape, (tensor, *_) = self.tape, args
+        out = func(*args, **kwargs)
+        known = tape.known.get(id(tensor))
+        if known is not None and known.key == tape.key(out):
+            tape.claim(out, known.event, known.stats, known.slot)
+        return out
+
+    def _phase(self, frame, graph: bool) -> str:
+        if torch._C._current_autograd_node() is not None:
+            return "backward"
+        return "optimizer" if self.optimizing and not graph else "forward"
+
+    def _read(self, tensor: Tensor, frame, parents: list, stats: list) -> bool:
+        tape = self.tape
+        known = tape.look(tensor, frame)
+        parents.append(known.event)
+        last = tape.storages[known.key][1]
+        if last > known.event:
+            parents.append(last)
+        stats.append(known.stats)
+        if not tensor.requires_grad:
+            maker = tape.events[known.event]
+            if maker.live and maker.phase == "forward":
+                maker.cut = True
+            return False
+        self.gradients.watch(tensor, tape.events[known.event])
+        return True
+
+    def _scalars(self, event, scalars: list, parents: list) -> None:
+        event.scalars = tuple(value for value in scalars if value == 0 or not math.isfinite(value))
+        if self.tape.echoes:
+            found = (self.tape.echo(value) for value in scalars)
+            parents.extend(parent for parent in found if parent is not None)
+
+    def _written(self, event, tool, args, kwargs) -> None:
+        tape, keys = self.tape, []
+        for position, name in tool.writes:
+            target = args[position] if position < len(args) else kwargs.get(name)
+            for slot, tensor in enumerate(
+                target if isinstance(target, list | tuple) else (target,)
+            ):
+                if isinstance(tensor, Tensor):
+                    stats = measure(tensor)
+                    event.outputs = (*event.outputs, stats)
+                    tape.claim(tensor, event.index, stats, slot)
+                    tape.storages[tape.known[id(tensor)].key][1] = event.index
+                    keys.append(id(tensor))
+        event.mutates = tuple(keys)
+
+    def _made(self, event, tool, out) -> None:
+        slot = 0
+        for thing in out if isinstance(out, list | tuple) else (out,):
+            if isinstance(thing, Tensor):
+                if id(thing) not in event.mutates:
+                    self._output(event, tool, thing, slot)
+                slot += 1
+            elif isinstance(thing, list | tuple):
+                for item in thing:
+                    if isinstance(item, Tensor):
+                        self._output(event, tool, item, slot)
+                        slot += 1
+        if tool.read:
+            self._let_out(event, out)
+
+    def _output(self, event, tool, tensor: Tensor, slot: int) -> None:
+        tape = self.tape
+        if tool.moved and event.inputs and event.inputs[0].size == tensor.numel():
+            stats = respan(event.inputs[0], tuple(tensor.shape))
+        elif tool.unset:
+            stats = measure(tensor[:0] if tensor.dim() else tensor.new_zeros(()))
+            stats = type(stats)(tuple(tensor.shape), stats.dtype, tensor.numel(), counted=False)
+        else:
+            stats = measure(tensor)
+        event.outputs = (*event.outputs, stats)
+        tape.claim(tensor, event.index, stats, slot)
+        if tool.unset:
+            tape.known[id(tensor)].stamp = -2  # look at the values when somebody reads them
+
+    def _let_out(self, event, value) -> None:
+        event.value = value
+        event.cut = event.live
+        self.tape.let_out(value, event.index)
+        self.tape.escapes.append(event.index)

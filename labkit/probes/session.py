@@ -1,0 +1,226 @@
+"""One tracing session: instruments on, steps counted, instruments off, report."""
+
+import sys
+import threading
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from labkit.probes.calls import Calls
+from labkit.probes.gradients import Gradients
+from labkit.probes.measure import measure
+from labkit.probes.record import Recorder
+from labkit.probes.report import Report
+from labkit.probes.stats import Stats
+from labkit.probes.tape import Tape
+from labkit.probes.training import Training
+
+_ACTIVE = threading.local()
+
+
+class Tracing:
+    """Instruments over a block of code, the code that builds model and optimizer included.
+
+    Example:
+        with labkit.trace() as tracing:
+            model = Net()
+            optimizer = torch.optim.Adam(model.parameters())
+            tracing.watch(model, optimizer)
+            for batch in batches:
+                train(model, optimizer, batch)
+                tracing.step()
+        print(tracing.report)
+    """
+
+    def __init__(self, model=None, optimizers=(), last_frame: int = 0):
+        self.tape = Tape(last_frame)
+        self.gradients = Gradients(self.tape)
+        self.recorder = Recorder(self.tape, self.gradients)
+        self.calls = Calls(self.tape, self.recorder, self.gradients)
+        self.training = Training(self.tape, self.recorder, self.gradients, self.calls)
+        self.models: list[torch.nn.Module] = []
+        self.given = False  # the user named the optimizers
+        self.settled_buffers: dict[str, bool] = {}  # buffer -> bad before the first step?
+        self.ends: list[End] = []
+        self.error: BaseException | None = None
+        self._report: Report | None = None
+        self._open = False
+        self._marks = (0, 0)
+        self.kept_gradients: dict[int, Stats | None] | None = None
+        self.watch(model, optimizers)
+
+    def watch(self, model=None, *optimizers) -> None:
+        """Say which model (or models) and optimizers to look at."""
+        for module in _flat(model):
+            if not isinstance(module, torch.nn.Module):
+                raise TypeError(
+                    f"model: expected a torch.nn.Module or several; got {type(module).__name__}. "
+                    "For bare tensors leave it out: every trainable leaf is reported."
+                )
+            prefix = f"{len(self.models)}" if self.models else ""
+            self.models.append(module)
+            self.tape.adopt(module, prefix)
+        for optimizer in _flat(optimizers):
+            if not hasattr(optimizer, "param_groups"):
+                kind = type(optimizer).__name__
+                raise TypeError(f"optimizers: expected torch.optim optimizers; got {kind}")
+            self.training.add(optimizer)
+            self.given = True
+
+    def __enter__(self) -> "Tracing":
+        if getattr(_ACTIVE, "session", None) is not None:
+            raise RuntimeError(
+                "a trace already runs in this thread; end it before you start another"
+            )
+        if not self.tape.last_frame:
+            self.tape.last_frame = id(sys._getframe(1))
+        self._note_buffers()
+        _ACTIVE.session = self
+        try:
+            self.training.open()
+            self.recorder.__enter__()
+            self.calls.__enter__()
+            self._open = True
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.error = error
+        calls, recorder, self._open = self.calls, self.recorder, False
+        try:
+            calls.__exit__(kind, error, trace)
+        finally:
+            recorder.__exit__(kind, error, trace)
+            try:
+                if self._unfinished():
+                    self._end()
+            finally:
+                self._close()
+        if error is not None:
+            _attach(error, self)
+
+    def _close(self) -> None:
+        _ACTIVE.session = None
+        self.training.close()
+        self.gradients.turn()
+
+    def step(self) -> None:
+        """A training step ends here."""
+        if not self._open:
+            raise RuntimeError("step: the trace is not running; call it inside the with block")
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            self._end()
+
+    def _unfinished(self) -> bool:
+        return not self.ends or len(self.tape.events) > self._marks[0]
+
+    def _end(self) -> None:
+        with torch.no_grad():
+            if self.gradients.unsettled:
+                self.gradients.settle()
+            self.ends.append(End(self))
+            self.gradients.turn()
+            self.tape.escapes.clear()
+            self.tape.step += 1
+            self._marks = (len(self.tape.events), len(self.calls.roots))
+
+    def _note_buffers(self) -> None:
+        for prefix, root in self.tape.roots:
+            for name, buffer in root.named_buffers(prefix=prefix):
+                self.settled_buffers.setdefault(name, bool(measure(buffer, counted=0).bad))
+
+    def root(self, value) -> None:
+        """What a step returned counts as its loss if no backward ran in it."""
+        known = self.tape.known.get(id(value))
+        if known is not None:
+            total = value.detach().double().sum().item() if value.is_floating_point() else 0.0
+            self.calls.roots.append((self.tape.step, known.event, total))
+
+    def set_aside(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Take the gradients off all leaves, before a backward that nobody asked for."""
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            leaves = [self.tape.events[index].leaf for index in self.tape.leaves.values()]
+            owned = [p for module in self.models for p in module.parameters()]
+            kept = [(leaf, leaf.grad) for leaf in {id(p): p for p in leaves + owned}.values()]
+            for leaf, _ in kept:
+                leaf.grad = None
+        return kept
+
+    def put_back(self, kept: list[tuple[Tensor, Tensor | None]]) -> None:
+        """Every ``.grad`` as it was before."""
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            if self.gradients.unsettled:
+                self.gradients.settle()
+            self.kept_gradients = final_gradients(self)
+            for leaf, grad in kept:
+                leaf.grad = grad
+
+    @property
+    def report(self) -> Report:
+        """The story so far; made once the block has ended."""
+        if self._open:
+            raise RuntimeError("report: the trace still runs; read it after the with block")
+        if self._report is None:
+            from labkit.probes.story import tell
+
+            self._report = tell(self)
+            self.tape.close()
+        return self._report
+
+
+def final_gradients(session: Tracing) -> dict[int, Stats | None]:
+    """What is left on each leaf that got a gradient in this step."""
+    return {
+        id(arrival.leaf): None if arrival.leaf.grad is None else measure(arrival.leaf.grad)
+        for arrival in session.gradients.arrivals
+        if arrival.step == session.tape.step
+    }
+
+
+class End:
+    """State at the end of a step: gradients as they are left, buffers as they are."""
+
+    def __init__(self, session: Tracing):
+        tape = session.tape
+        self.step = tape.step
+        self.at = len(tape.events)
+        kept, session.kept_gradients = session.kept_gradients, None
+        self.gradients = final_gradients(session) if kept is None else kept
+        self.buffers: list[tuple[str, int, Stats]] = []
+        for prefix, root in tape.roots:
+            for name, buffer in root.named_buffers(prefix=prefix):
+                stats = measure(buffer, counted=0)
+                if stats.bad:
+                    known = tape.known.get(id(buffer))
+                    writer = tape.storages[known.key][1] if known else -1
+                    event = max(known.event, writer) if known else -1
+                    self.buffers.append((name, event, stats))
+        self.frozen = {
+            id(tensor)
+            for kind, _, tensor in tape.names.values()
+            if kind == "parameter" and not tensor.requires_grad
+        }
+
+
+def _flat(thing) -> Iterable:
+    if thing is None:
+        return ()
+    if isinstance(thing, dict):
+        return [item for part in thing.values() for item in _flat(part)]
+    if isinstance(thing, list | tuple | set) or (
+        hasattr(thing, "__next__") and not isinstance(thing, torch.nn.Module)
+    ):
+        return [item for part in thing for item in _flat(part)]
+    return (thing,)
+
+
+def _attach(error: BaseException, session: Tracing) -> None:
+    """An exception passes through; the report travels with it."""
+    try:
+        error.report = session.report
+        error.add_note(f"traced until then: {session.report}")
+    except Exception:  # the user's error must arrive whatever happens to ours
+        return

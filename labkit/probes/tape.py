@@ -1,0 +1,169 @@
+"""The tape: every recorded event, and which event made the tensor at hand."""
+
+import math
+import sys
+
+import torch
+from torch import Tensor
+
+from labkit.probes.events import Event
+from labkit.probes.frames import NOWHERE, Place, locate, modules_around, user_frame
+from labkit.probes.measure import measure
+
+
+class Known:
+    """What the tape knows of one tensor object."""
+
+    __slots__ = ("event", "key", "slot", "stamp", "stats", "version")
+
+    def __init__(self, key, event, stats, stamp, slot=0):
+        self.key, self.event, self.stats, self.stamp, self.slot = key, event, stats, stamp, slot
+
+
+class Tape:
+    """Events in the order in which they happened.
+
+    A tensor is known by its object and its storage together. A storage's weak handle keeps its
+    address from being used again while the tape lives, and frees no later than the tape.
+    """
+
+    def __init__(self, last_frame: int = 0):
+        self.events: list[Event] = []
+        self.step = 0
+        self.last_frame = last_frame
+        self.known: dict[int, Known] = {}
+        self.storages: dict[object, list] = {}  # address -> handle, last writer, last maker
+        self.names: dict[int, tuple[str, str, Tensor]] = {}  # id -> kind, name, tensor
+        self.paths: dict[int, tuple[str, object]] = {}  # id of a module -> path, module
+        self.roots: list = []
+        self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
+        self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
+        self.escapes: list[int] = []  # events by which values left for numpy or Python
+
+    # -- names ------------------------------------------------------------------------------
+
+    def adopt(self, module: torch.nn.Module, prefix: str = "") -> None:
+        """Learn the names of a module's parts."""
+        if id(module) in self.paths:
+            return
+        self.roots.append((prefix, module))
+        for path, part in module.named_modules(prefix=prefix):
+            self.paths.setdefault(id(part), (path, part))
+        for name, tensor in module.named_parameters(prefix=prefix):
+            self.names.setdefault(id(tensor), ("parameter", name, tensor))
+        for name, tensor in module.named_buffers(prefix=prefix):
+            self.names.setdefault(id(tensor), ("buffer", name, tensor))
+
+    def discover(self, frame) -> None:
+        """Learn of modules that run but were not handed in."""
+        for module, caller in reversed(modules_around(frame, self.last_frame)):
+            if id(module) not in self.paths:
+                lonely = not self.roots
+                self.adopt(module, "" if lonely else self.called(module, caller) or "")
+
+    def called(self, thing, frame) -> str:
+        """What the user's code calls an object, "" if nothing does."""
+        frame = user_frame(frame)
+        if frame is None:
+            return ""
+        for scope in (frame.f_locals, frame.f_globals):
+            for name, value in scope.items():
+                if value is thing and not name.startswith("__"):
+                    return name
+        owner = frame.f_locals.get("self")
+        for name, value in getattr(owner, "__dict__", {}).items():
+            if value is thing:
+                return f"self.{name}"
+        for name, value in frame.f_locals.items():
+            if isinstance(value, dict | list | tuple) and len(value) < 1000:
+                pairs = value.items() if isinstance(value, dict) else enumerate(value)
+                for key, item in pairs:
+                    if item is thing:
+                        return f"{name}[{key!r}]"
+        return ""
+
+    # -- tensors ----------------------------------------------------------------------------
+
+    def key(self, tensor: Tensor):
+        try:
+            return tensor.untyped_storage()._cdata
+        except (NotImplementedError, RuntimeError):
+            return (id(tensor),)
+
+    def claim(self, tensor: Tensor, event: int, stats, slot: int = 0) -> None:
+        """This event made (or overwrote) this tensor."""
+        key = self.key(tensor)
+        row = self.storages.get(key)
+        if row is None:
+            handle = None if isinstance(key, tuple) else tensor.untyped_storage()._weak_ref()
+            self.storages[key] = [handle, -1, event]
+        else:
+            row[2] = event
+        self.known[id(tensor)] = Known(key, event, stats, event, slot)
+
+    def look(self, tensor: Tensor, frame) -> Known:
+        """What is known of a tensor that an operator is about to read."""
+        key = self.key(tensor)
+        known = self.known.get(id(tensor))
+        row = self.storages.get(key)
+        if known is None or known.key != key:
+            if row is None:
+                return self.source(tensor, frame)
+            known = Known(key, row[2], measure(tensor), len(self.events))
+            self.known[id(tensor)] = known
+        elif row[1] > known.stamp:
+            known.stats = measure(tensor)
+            known.stamp = len(self.events)
+        return known
+
+    def source(self, tensor: Tensor, frame, kind: str = "", name: str = "") -> Known:
+        """Note a tensor that no recorded event made."""
+        place = locate(frame, self.last_frame) if frame is not None else NOWHERE
+        trainable = tensor.is_leaf and tensor.requires_grad
+        if not kind:
+            if id(tensor) not in self.names and frame is not None:
+                self.discover(frame)
+            found = self.names.get(id(tensor))
+            if found is not None:
+                kind, name, _ = found
+            else:
+                kind = "parameter" if trainable else "input" if tensor.dim() else "constant"
+                name = self.called(tensor, frame) if frame is not None else ""
+        event = self.add("source", kind, name or kind, place)
+        stats = measure(tensor)
+        event.outputs = (stats,)
+        event.leaf = tensor if kind in ("parameter", "buffer") else None
+        if trainable:
+            self.leaves[id(tensor)] = event.index
+        self.claim(tensor, event.index, stats)
+        return self.known[id(tensor)]
+
+    def add(self, phase: str, kind: str, name: str, place: Place) -> Event:
+        event = Event(len(self.events), self.step, phase, kind, name, place)
+        self.events.append(event)
+        return event
+
+    def here(self, depth: int = 1) -> Place:
+        return locate(sys._getframe(depth), self.last_frame)
+
+    # -- numbers that left the graph ----------------------------------------------------------
+
+    def echo(self, value) -> int | None:
+        """The event that let this very number out by ``.item()``; dull numbers match nothing."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if isinstance(value, float) and math.isnan(value):
+            return self.echoes.get("nan")
+        return None if value in (0, 1, -1, 2, 0.5) else self.echoes.get(value)
+
+    def let_out(self, value, event: int) -> None:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self.echoes["nan" if value != value else value] = event
+
+    def close(self) -> None:
+        """Give every storage handle back."""
+        for handle, *_ in self.storages.values():
+            if handle is not None:
+                torch.UntypedStorage._free_weak_ref(handle)
+        self.storages.clear()
+        self.known.clear()

@@ -1,0 +1,71 @@
+"""What the dispatcher's schema says about an operator: its name, what it overwrites, its kind."""
+
+import torch
+
+_UNSET = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "empty_permuted",
+}
+_MADE = {  # operators whose values are written down by the user, not computed
+    *("full", "full_like", "new_full", "fill", "fill_", "masked_fill", "masked_fill_"),
+    *("scalar_tensor", "lift_fresh", "constant_pad_nd", "zeros", "ones", "zeros_like", "ones_like"),
+}
+_READ = {"_local_scalar_dense", "item", "equal", "is_nonzero"}
+_MOVED = {  # same entries in another shape or place, never a new value
+    *(
+        "view",
+        "_unsafe_view",
+        "t",
+        "transpose",
+        "permute",
+        "unsqueeze",
+        "squeeze",
+        "alias",
+        "detach",
+    ),
+    *("lift_fresh", "_reshape_alias", "unsafe_view", "view_as_real", "clone", "contiguous"),
+}
+
+
+class Tool:
+    """One operator overload."""
+
+    __slots__ = ("copies", "made", "moved", "name", "quiet", "read", "target", "unset", "writes")
+
+    def __init__(self, func):
+        schema = func._schema
+        self.target = str(func)
+        self.name = schema.name.rpartition("::")[2]
+        base = self.name.rstrip("_") if not self.name.startswith("_") else self.name
+        self.writes = tuple(
+            (position, argument.name)
+            for position, argument in enumerate(schema.arguments)
+            if argument.alias_info is not None and argument.alias_info.is_write
+        )
+        self.quiet = schema.name.startswith(("profiler::", "prim::")) or self.name in (
+            "set_",
+            "is_same_size",
+            "resize_",
+            "sym_size",
+            "_has_compatible_shallow_copy_type",
+        )
+        self.unset = base in _UNSET
+        self.made = self.name in _MADE
+        self.moved = base in _MOVED and not self.writes
+        self.copies = base in ("copy", "_to_copy", "to", "clone")
+        self.read = self.name in _READ
+
+
+_TOOLS: dict = {}
+
+
+def tool_of(func) -> Tool | None:
+    """The operator's card; None for what has no schema (higher-order operators)."""
+    tool = _TOOLS.get(func)
+    if tool is None and isinstance(func, torch._ops.OpOverload):
+        tool = _TOOLS[func] = Tool(func)
+    return tool

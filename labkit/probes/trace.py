@@ -1,0 +1,83 @@
+"""`trace`: run training steps under full instruments and tell what happened."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from labkit.probes.report import Report
+from labkit.probes.session import Tracing
+
+
+def trace(
+    step: Callable[[], Any] | None = None,
+    model=None,
+    optimizers=(),
+    steps: int = 1,
+) -> Report | Tracing:
+    """Trace training steps, or (without `step`) a ``with`` block.
+
+    The rule for `step`: it may run a whole training step itself, or only compute the loss and
+    return it. If it returns a tensor that requires grad and ran no backward, the tracer runs
+    ``loss.backward()``; then, if `optimizers` are given and none of them stepped, it also runs
+    ``zero_grad`` before and ``step`` after. Without optimizers the gradients that the tracer's
+    own backward made are taken away again and every ``.grad`` is as it was before.
+
+    Args:
+        step: called `steps` times without arguments.
+        model: a module, or several in a list or dict. Without it every module that runs is
+            found by itself, and every trainable leaf that the program uses is reported.
+        optimizers: one optimizer or several; those that step by themselves are seen anyway.
+        steps: how many training steps to run, at least 1.
+
+    Returns:
+        A `Report`; without `step` a context manager, whose ``report`` is there after the block.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind.
+        RuntimeError: a trace already runs in this thread.
+        Whatever `step` raises: it passes through, with the report as ``error.report``.
+    """
+    if step is None:
+        return Tracing(model, optimizers)
+    if not callable(step):
+        raise TypeError(f"step: expected a function without arguments; got {type(step).__name__}")
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps: expected a whole number of at least 1; got {steps!r}")
+    tracing = Tracing(model, optimizers, last_frame=id(sys._getframe()))
+    with tracing:
+        for number in range(steps):
+            _one(tracing, step)
+            if number + 1 < steps:
+                tracing.step()
+    return tracing.report
+
+
+def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
+    calls, training = tracing.calls, tracing.training
+    before, stepped = calls.backwards, len(training.stepped)
+    given = list(training.optimizers.values()) if tracing.given else []
+    loss = _loss(step())
+    if loss is None or calls.backwards > before or len(training.stepped) > stepped:
+        return
+    if not loss.requires_grad:
+        tracing.root(loss)
+        return
+    kept = tracing.set_aside()
+    (loss if loss.dim() == 0 else loss.sum()).backward()
+    if given:
+        for optimizer in given:
+            optimizer.step()
+            optimizer.zero_grad()
+    else:
+        tracing.put_back(kept)
+
+
+def _loss(value: Any) -> Tensor | None:
+    if isinstance(value, dict):
+        value = value.get("loss")
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    return value if isinstance(value, torch.Tensor) else None

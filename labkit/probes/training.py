@@ -1,0 +1,119 @@
+"""Optimizer steps: when they run, what they had in hand and what they changed."""
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from labkit.probes.gradients import Gradients
+from labkit.probes.measure import measure
+from labkit.probes.record import Recorder
+from labkit.probes.stats import Stats
+from labkit.probes.tape import Tape
+
+
+class Move:
+    """What one optimizer step did to one parameter."""
+
+    __slots__ = ("event", "gradient", "leaf", "lr", "origin", "stats", "step", "still")
+
+    def __init__(self, leaf: Tensor, step: int, gradient: Stats | None, lr: float):
+        self.leaf, self.step, self.gradient, self.lr = leaf, step, gradient, lr
+        self.origin = 0  # the event that wrote the gradient last
+        self.stats: Stats | None = None
+        self.still = 0.0  # share of the entries with a gradient that did not change
+        self.event = -1  # number of events when the step ended
+
+
+class Training:
+    """Watches every torch optimizer that steps in this thread."""
+
+    def __init__(self, tape: Tape, recorder: Recorder, gradients: Gradients, calls):
+        self.tape, self.recorder, self.gradients, self.calls = tape, recorder, gradients, calls
+        self.optimizers: dict[int, Any] = {}
+        self.stepped: list[tuple[int, int]] = []  # step, id of the optimizer
+        self.moves: list[Move] = []
+        self.states: list[tuple[int, int, str, Stats]] = []  # step, event, name, stats
+        self._before: list[tuple[Move, Tensor]] = []
+        self._thread = threading.get_ident()
+        self._handles = ()
+
+    def open(self) -> None:
+        self._handles = (
+            register_optimizer_step_pre_hook(self._pre),
+            register_optimizer_step_post_hook(self._post),
+        )
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = ()
+
+    def add(self, optimizer) -> None:
+        self.optimizers[id(optimizer)] = optimizer
+
+    def members(self) -> set[int]:
+        """Ids of the parameters that some optimizer has."""
+        optimizers = self.optimizers.values()
+        return {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}
+
+    def _pre(self, optimizer, args, kwargs) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            if self.gradients.unsettled:
+                self.gradients.settle()
+            self.add(optimizer)
+            self.stepped.append((self.tape.step, id(optimizer)))
+            self._before = [
+                (self._move(leaf, group), leaf.detach().clone())
+                for group in optimizer.param_groups
+                for leaf in group["params"]
+            ]
+        self.recorder.optimizing = type(optimizer).__name__
+
+    def _move(self, leaf: Tensor, group: dict) -> Move:
+        lr = group.get("lr", float("nan"))
+        if leaf.grad is None:
+            return Move(leaf, self.tape.step, None, float(lr))
+        known = self.tape.look(leaf.grad, None)
+        move = Move(leaf, self.tape.step, known.stats, float(lr))
+        move.origin = max(known.event, self.tape.storages[known.key][1])
+        return move
+
+    def _post(self, optimizer, args, kwargs) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        self.recorder.optimizing = ""
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            for move, before in self._before:
+                self._compare(move, before)
+            self._state(optimizer)
+        self._before = []
+
+    def _compare(self, move: Move, before: Tensor) -> None:
+        leaf = move.leaf
+        move.stats = measure(leaf, counted=0)
+        move.event = len(self.tape.events)
+        gradient = leaf.grad
+        moving = move.gradient is not None and move.gradient.large > 0 and gradient is not None
+        if moving and gradient.layout is torch.strided:
+            asked = gradient != 0
+            same = (leaf == before) & asked
+            move.still = same.sum().item() / max(asked.sum().item(), 1)
+        self.moves.append(move)
+
+    def _state(self, optimizer) -> None:
+        for leaf, state in optimizer.state.items():
+            for name, value in state.items() if isinstance(state, dict) else ():
+                if isinstance(value, Tensor) and value.is_floating_point():
+                    stats = measure(value, counted=0)
+                    if stats.bad:
+                        owner = self.tape.names.get(id(leaf), ("", "parameter"))[1]
+                        what = f"{name} of {owner}"
+                        self.states.append((self.tape.step, len(self.tape.events), what, stats))

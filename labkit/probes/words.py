@@ -1,0 +1,73 @@
+"""Remarks in plain words, made from the statistics of an event."""
+
+from labkit.probes.events import Event
+
+_LOGS = ("log", "log2", "log10", "log1p", "digamma", "lgamma")
+_GROWS = ("exp", "expm1", "exp2", "cosh", "sinh", "pow", "square")
+
+
+def number(value: float) -> str:
+    """At most four figures, without a trailing zero."""
+    return f"{value:.4g}"
+
+
+def birth_words(event: Event, walk=None) -> str:
+    """Why this op made a bad value, as far as its inputs tell."""
+    if event.phase == "source":
+        return _source_words(event)
+    if event.phase == "backward" and event.forward is not None and walk is not None:
+        return _backward_words(walk.events[event.forward])
+    if not event.inputs:
+        return ""
+    first = event.inputs[0]
+    if any(s.bad for s in event.inputs):
+        kinds = [s for s in event.inputs if s.bad]
+        return f"{kinds[0].bad} of {kinds[0].size} inputs were infinite"
+    if event.name.rstrip("_") in _LOGS:
+        return _low_words(first)
+    if event.name.rstrip("_") in ("div", "reciprocal", "rsqrt", "true_divide", "floor_divide"):
+        return _divisor_words(event.inputs[-1])
+    if event.name.rstrip("_") in ("sqrt", "acos", "asin", "atanh", "acosh"):
+        return f"input from {number(first.low)} to {number(first.high)}"
+    if event.name.rstrip("_") in _GROWS:
+        return f"input up to {number(first.high)}"
+    large = max(
+        (s for s in event.inputs if s.large == s.large), key=lambda s: s.large, default=None
+    )
+    return f"input up to {number(large.large)}" if large else ""
+
+
+def _source_words(event: Event) -> str:
+    stats = event.outputs[0]
+    words = [
+        f"{count} {word}"
+        for count, word in ((stats.nan, "NaN"), (stats.pos_inf, "+Inf"), (stats.neg_inf, "-Inf"))
+        if count
+    ]
+    return f"{' and '.join(words)} of {stats.size} entries before any op"
+
+
+def _low_words(stats) -> str:
+    if stats.low < 0:
+        return f"input down to {number(stats.low)}"
+    return f"{stats.zero} of {stats.size} entries were zero" if stats.zero else ""
+
+
+def _divisor_words(stats) -> str:
+    if stats.zero:
+        one = "the divisor was zero" if stats.size == 1 else ""
+        return one or f"{stats.zero} of {stats.size} divisors were zero"
+    return f"divisor down to {number(stats.small)}"
+
+
+def _backward_words(forward: Event) -> str:
+    if not forward.inputs:
+        return ""
+    stats = forward.inputs[0]
+    if stats.zero:
+        if stats.size == 1:
+            return "its input was zero"
+        return f"{stats.zero} of {stats.size} entries of its input were zero"
+    if stats.low == stats.low:
+        return f"its input from {number(stats.low)} to {number(stats.high)}"
+    return ""
