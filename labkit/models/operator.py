@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from labkit.models.guards import Function, Guard, unguarded
-from labkit.models.spectral import NormBound, Sigma, power_sigma, power_sigma_guide, power_sigma_off
+from labkit.models.spectral import NormBound, power_sigma, unit, unit_guide
 from labkit.models.vae import check_shape
 
 REFRESH = 1e-3  # of the first probe, mixed into the warm one: no direction is lost for ever
@@ -26,25 +26,22 @@ def refuse_nan(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class OperatorGuards:
-    """The guide's four protection points of the operator, each off, as in the guide, or repaired.
+    """Where the operator can be protected; each field is a function of one tensor.
 
-    1: `penalty`, the weight of `spectral_penalty` in the loss; repaired, `operator` bounds A
-    itself. 2: `sigma`, the power iteration. 3: `distance` of two populations, (x, y) to a scalar.
-    4: `state`, which sees the state after every step of a rollout.
+    Of the guide's four points, `iterate` is the second (each vector of the power iteration) and
+    `state` the fourth (after each step of a rollout). The first is a term of the loss,
+    `spectral_penalty`; what replaces it is `operator`, which sees A itself. The third is the
+    form of the distance. `train_operator.PROTECTION` names all four together.
     """
 
     operator: Function = unguarded
-    penalty: float = 0.0
-    max_norm: float = 1.05  # above it the penalty begins
-    sigma: Sigma = power_sigma_off
+    iterate: Function = unguarded
     state: Function = unguarded
 
 
 OPERATOR_OFF = OperatorGuards()
-OPERATOR_GUIDE = OperatorGuards(penalty=1.0, sigma=power_sigma_guide, state=refuse_nan)
-OPERATOR_REPAIRED = OperatorGuards(
-    operator=NormBound(1.0), sigma=power_sigma, state=Guard("state", "refuse", -1e6, 1e6)
-)
+OPERATOR_GUIDE = OperatorGuards(iterate=unit_guide, state=refuse_nan)
+OPERATOR_REPAIRED = OperatorGuards(NormBound(1.0), unit, Guard("state", "refuse", -1e6, 1e6))
 
 
 class OperatorModel(nn.Module):
@@ -148,15 +145,16 @@ class OperatorModel(nn.Module):
         return self.rollout(z0, tissue, perturbation, steps, guards)[-1]
 
     def spectral_penalty(
-        self, max_norm: float = 1.05, sigma: Sigma = power_sigma, iterations: int = 1
+        self, max_norm: float = 1.05, iterations: int = 1, normalise: Function = unit
     ) -> Tensor:
-        """Squared excess over `max_norm` of the norms of the basis operators, summed: the guide's.
+        """The guide's: squared excess over `max_norm` of the norms of all B, summed.
 
         Breaks when: the data want a larger norm. It then settles above `max_norm`, by an excess
         that falls as 1 / weight, and 1.05^1000 is 1.5e21 already. With linear weights it does not
         see A. Below `max_norm` its gradient is zero.
         """
-        estimate, probe = sigma(self.basis, self.probe + REFRESH * self.first_probe, iterations)
+        start = self.probe + REFRESH * self.first_probe
+        sigma, probe = power_sigma(self.basis, start, iterations, normalise)
         with torch.no_grad():
             self.probe.copy_(torch.where(probe.isfinite(), probe, self.probe))
-        return F.relu(estimate - max_norm).square().sum()
+        return F.relu(sigma - max_norm).square().sum()

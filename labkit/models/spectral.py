@@ -4,13 +4,12 @@ Letters: `A` a stack of matrices (..., row, column); `sigma` spectral norm, the 
 value; `u`, `v` its left and right singular vectors (..., row, 1) and (..., column, 1).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-Sigma = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # (A, v, iterations) to (sigma, v)
+from labkit.models.guards import Function
 
 
 def spectral_norm(A: Tensor) -> Tensor:
@@ -21,60 +20,56 @@ def spectral_norm(A: Tensor) -> Tensor:
 
     Breaks when: singular values tie, as in the identity: the gradient is one choice of many.
     """
-    S, scale = _scaled(A)
-    finite = S.isfinite().flatten(-2).all(-1)
+    wide = _checked(A)
+    scale = wide.detach().abs().amax((-2, -1), keepdim=True)
+    scale = torch.where(scale == 0, 1.0, scale)  # without it squares of 1e19 overflow float32
+    S, finite = wide / scale, wide.isfinite().flatten(-2).all(-1)
     sigma = torch.linalg.matrix_norm(torch.where(finite[..., None, None], S, 0.0), 2)
     return torch.where(finite, sigma * scale[..., 0, 0], torch.nan).to(A.dtype)
 
 
-def power_sigma(A: Tensor, v: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
+def unit(x: Tensor) -> Tensor:
+    """Each column vector over its length, for entries of any finite size; zero stays zero."""
+    largest = x.abs().amax(-2, keepdim=True)
+    x = x / torch.where(largest == 0, 1.0, largest)
+    return x / x.norm(dim=-2, keepdim=True).clamp(min=1)  # the largest entry is 1: only 0 is below
+
+
+def unit_guide(x: Tensor, eps: float = 0.0) -> Tensor:
+    """The guide's form of `unit`: each column vector over its length, which `eps` makes longer.
+
+    Breaks when: `x` is zero and eps is 0: 0/0 is NaN. Float32 entries near 1e19: the squares
+    overflow, so the result is 0, and an iteration from there NaN (0 with an eps).
+    """
+    return x / (x.norm(dim=-2, keepdim=True) + eps)
+
+
+def power_sigma(
+    A: Tensor, v: Tensor, iterations: int = 1, normalise: Function = unit
+) -> tuple[Tensor, Tensor]:
     """Spectral norm by power iteration on A'A. Its gradient is u v'.
 
     Args:
         v: where to start, not zero. Hand the returned one to the next call: while A drifts
             slowly, one iteration a call is enough.
+        normalise: of the iterates: `unit`, `unit_guide` or none.
 
     Returns:
         A lower bound of sigma, shape (...), and the new v, which carries no gradient.
 
     Breaks when: `v` is cold and iterations are few: one leaves a 32x32 Gaussian 18 % too low on
-    average, and a penalty on it too weak. NaN or Inf in `A` gives NaN.
+    average, and a penalty on it too weak. NaN or Inf in `A`, or entries within a factor of
+    the number of columns of overflow, give NaN.
 
     Source: Miyato et al. 2018, Spectral Normalization for GANs, algorithm 1.
     """
-    S, scale = _scaled(A)
+    wide = _checked(A)
     with torch.no_grad():
-        v = v.to(S.dtype)
+        v = v.to(wide.dtype)
         for _ in range(iterations):
-            v = _unit(S.mT @ _unit(S @ v))
-        u = _unit(S @ v)
-    return (scale * (u.mT @ S @ v))[..., 0, 0].to(A.dtype), v.to(A.dtype)
-
-
-def power_sigma_guide(
-    A: Tensor, v: Tensor, iterations: int = 1, eps: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """As `power_sigma`, but protected as in the guide: iterates are divided by their norm.
-
-    Args:
-        eps: added to each norm; it lowers the estimate by about eps over the norm.
-
-    Breaks when: `A` is zero and eps is 0 (0/0 is NaN); float32 entries are near 1e19: the square
-    inside the norm overflows, and the estimate is NaN, or 0 with an eps: the penalty vanishes.
-    """
-    for _ in range(iterations):
-        u = A @ v
-        u = u / (u.norm(dim=-2, keepdim=True) + eps)
-        v = A.mT @ u
-        v = v / (v.norm(dim=-2, keepdim=True) + eps)
-    return (A @ v).norm(dim=-2)[..., 0], v.detach()
-
-
-def power_sigma_off(A: Tensor, v: Tensor, iterations: int = 1) -> tuple[Tensor, Tensor]:
-    """As `power_sigma`, without any protection: v grows as sigma^(2 iterations)."""
-    for _ in range(iterations):
-        v = A.mT @ (A @ v)
-    return ((A @ v).norm(dim=-2) / v.norm(dim=-2))[..., 0], v.detach()
+            v = normalise(wide.mT @ normalise(wide @ v))
+        left, right = unit(wide @ v), unit(v)
+    return (left.mT @ wide @ right)[..., 0, 0].to(A.dtype), v.to(A.dtype)
 
 
 @dataclass(frozen=True)
@@ -123,18 +118,10 @@ def log10_growth(A: Tensor, steps: int) -> Tensor:
     return torch.stack(logs)
 
 
-def _scaled(A: Tensor) -> tuple[Tensor, Tensor]:
-    """A over its largest entry, float32 at least, and that entry: squares cannot overflow."""
+def _checked(A: Tensor) -> Tensor:
+    """The matrices in float32 at least."""
     if A.ndim < 2 or 0 in A.shape[-2:] or not A.is_floating_point():
         raise ValueError(
             f"expected floating-point matrices (..., row, column), got {tuple(A.shape)} {A.dtype}"
         )
-    A = A.to(torch.promote_types(A.dtype, torch.float32))
-    scale = A.detach().abs().amax((-2, -1), keepdim=True)
-    scale = torch.where(scale == 0, 1.0, scale)
-    return A / scale, scale
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Each column vector over its length; zero stays zero."""
-    return x / x.norm(dim=-2, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    return A.to(torch.promote_types(A.dtype, torch.float32))

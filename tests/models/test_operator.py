@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labkit.models.guards import Guard
+from labkit.models.guards import Guard, unguarded
 from labkit.models.operator import (
     OPERATOR_GUIDE,
     OPERATOR_OFF,
@@ -18,10 +18,9 @@ from labkit.models.operator import (
 )
 from labkit.models.spectral import (
     NormBound,
-    power_sigma,
-    power_sigma_guide,
-    power_sigma_off,
     spectral_norm,
+    unit,
+    unit_guide,
 )
 
 ROUNDING = 1e-5  # relative, float32: a few hundred units for products and sums of 12 terms
@@ -206,24 +205,24 @@ def test_guard_1_the_bound_acts_kills_one_direction_and_rests():
     assert torch.equal(bounded, still(z0, tissue, perturbation, guards=OPERATOR_OFF))
 
 
-@pytest.mark.parametrize("sigma", [power_sigma_off, power_sigma_guide, power_sigma])
-def test_guard_2_changes_no_estimate_where_the_iterate_is_well_scaled(sigma):
+@pytest.mark.parametrize("normalise", [unguarded, unit_guide, unit])
+def test_guard_2_changes_no_estimate_where_the_iterate_is_well_scaled(normalise):
     model = filled(OperatorModel(6, 2, 2), seed=3)
     wanted = (spectral_norm(model.basis) - 1.05).relu().square().sum()
-    penalty = model.spectral_penalty(sigma=sigma, iterations=15)
+    penalty = model.spectral_penalty(iterations=15, normalise=normalise)
     torch.testing.assert_close(penalty, wanted, rtol=0.01, atol=0)
 
 
 def test_guard_2_without_it_a_warm_iterate_overflows():
     model = filled(OperatorModel(6, 2, 2), 100.0)
     for _ in range(30):
-        off = model.spectral_penalty(sigma=power_sigma_off)
+        off = model.spectral_penalty(normalise=unguarded)
     assert not off.isfinite()
 
 
 def test_guard_2_at_zero_and_at_1e19():
     zero = set_every_basis(OperatorModel(3, 2, 2), torch.zeros(3, 3))
-    assert zero.spectral_penalty(sigma=power_sigma_guide).isnan()
+    assert zero.spectral_penalty(normalise=unit_guide).isnan()
     penalty = zero.spectral_penalty()
     penalty.backward()
     assert float(penalty.detach()) == 0
@@ -246,7 +245,7 @@ def test_guard_2_sees_a_direction_that_the_warm_probe_had_left():
 
 def test_guard_2_the_probe_survives_what_the_guides_form_returns():
     model = set_every_basis(OperatorModel(3, 2, 2), torch.zeros(3, 3))
-    model.spectral_penalty(sigma=power_sigma_guide)
+    model.spectral_penalty(normalise=unit_guide)
     assert model.probe.isfinite().all()
 
 

@@ -1,5 +1,7 @@
 """Norms against numpy in float64, over shapes, dtypes and entries of every size."""
 
+from functools import partial
+
 import mpmath
 import numpy as np
 import pytest
@@ -7,13 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.models.guards import unguarded
 from labkit.models.spectral import (
     NormBound,
     log10_growth,
     power_sigma,
-    power_sigma_guide,
-    power_sigma_off,
     spectral_norm,
+    unit,
+    unit_guide,
 )
 
 # 16 units of rounding: an SVD of up to 12 columns errs by a few
@@ -86,22 +89,32 @@ def test_zero_has_norm_zero_and_a_finite_gradient():
         A = torch.zeros(1, 3, 3, requires_grad=True)
         norm(A).sum().backward()
         assert A.grad.isfinite().all()
-    assert power_sigma_guide(torch.zeros(1, 3, 3), torch.ones(1, 3, 1))[0].isnan().all()
+    guide, _ = power_sigma(torch.zeros(1, 3, 3), torch.ones(1, 3, 1), normalise=unit_guide)
+    assert guide.isnan().all()
 
 
 def test_entries_of_1e19_blind_the_guide_and_not_us():
     A, v = 1e19 * gaussian(1, 4, 4), gaussian(1, 4, 1, seed=1)
-    assert float(power_sigma_guide(A, v, 50, eps=1e-12)[0]) == 0  # a penalty on it vanishes
-    assert power_sigma_guide(A, v, 50)[0].isnan().all()
+    assert power_sigma(A, v, 50, unit_guide)[0].isnan().all()
+    with_eps, _ = power_sigma(A, v, 50, partial(unit_guide, eps=1e-12))
+    assert float(with_eps) == 0  # a penalty on it vanishes
     assert float(power_sigma(A, v, 50)[0]) == pytest.approx(truth(A)[0], rel=CONVERGED)
-    assert power_sigma_guide(A / 1e19, v, 50)[0].item() == pytest.approx(truth(A / 1e19)[0])
+    small, _ = power_sigma(A / 1e19, v, 50, unit_guide)
+    assert float(small) == pytest.approx(truth(A / 1e19)[0], rel=CONVERGED)
 
 
 def test_without_normalisation_the_iterate_overflows():
     A, v = gaussian(1, 4, 4), gaussian(1, 4, 1, seed=1)
-    assert float(power_sigma_off(A, v, 10)[0]) == pytest.approx(truth(A)[0], rel=TIED)
-    assert not power_sigma_off(A, v, 200)[0].isfinite().all()
+    assert float(power_sigma(A, v, 10, unguarded)[0]) == pytest.approx(truth(A)[0], rel=TIED)
+    assert not power_sigma(A, v, 200, unguarded)[0].isfinite().all()
     assert float(power_sigma(A, v, 200)[0]) == pytest.approx(truth(A)[0], rel=CONVERGED)
+
+
+@given(size=st.integers(1, 8), power=st.integers(-40, 37), zero=st.booleans())
+def test_unit_vectors_of_any_length(size, power, zero):
+    x = gaussian(size, 1) * 10.0**power * (not zero)
+    wanted = 0.0 if not x.any() else 1.0
+    assert float(unit(x).norm()) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
