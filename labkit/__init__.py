@@ -1,12 +1,19 @@
 """Why gradients die and numbers blow up, and how to repair them."""
 
+from labkit.bench import Bench
+from labkit.check import check
+from labkit.compare import compare
+from labkit.fold import answer
+from labkit.probes.trace import trace
+
 __version__ = "0.1.0"
+__all__ = ["Bench", "Panel", "answer", "check", "compare", "trace"]
 
 
 def __getattr__(name: str):
-    """Load the tracer when it is asked for; a bare import stays light."""
-    if name == "trace":
-        from labkit.probes.trace import trace
+    """Load the panel, and with it ipywidgets and matplotlib, only when it is asked for."""
+    if name == "Panel":
+        from labkit.panel import Panel
 
-        return trace
+        return Panel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,3 +23,14 @@ class Fold:
     def _repr_html_(self) -> str:
         body = html.escape(self.text.rstrip())
         return f"<details><summary>{html.escape(self.summary)}</summary><pre>{body}</pre></details>"
+
+
+def answer(bench) -> Fold:
+    """The repaired form of a bench's failure, folded: the library's own source, no second copy.
+
+    Args:
+        bench: a `labkit.bench.Bench`.
+    """
+    failure = bench.failure
+    form = getattr(failure.CASES["repaired"], failure.FORM_KNOB)
+    return Fold("The library's answer", bench.source(form))
