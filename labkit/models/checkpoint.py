@@ -67,9 +67,11 @@ def load_checkpoint(path: str | Path) -> dict:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        versions, state = content["versions"], content["state"]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as wrong:
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as wrong:
         raise ValueError(f"{path}: expected a whole checkpoint; {wrong}") from wrong
+    if not isinstance(content, dict) or content.keys() != {"versions", "state"}:
+        raise ValueError(f"{path}: expected a whole checkpoint; got a {type(content).__name__}")
+    versions, state = content["versions"], content["state"]
     if versions["format"] != VERSIONS["format"]:
         raise ValueError(f"{path}: expected format {VERSIONS['format']}; got {versions['format']}")
     if versions != VERSIONS:
