@@ -33,7 +33,7 @@ def blame(session) -> Finding | None:
 def _updates(session, path: list[Event]) -> bool:
     """Does the way lead under no_grad, after a backward, into a parameter?"""
     last = path[-1]
-    late = any(step == last.step for step, *_ in session.calls.roots)
+    late = any(root.step == last.step for root in session.calls.roots)
     return late and all(e.phase in ("forward", "optimizer") and not e.graph for e in path)
 
 
@@ -86,13 +86,11 @@ class Walk:
 
     def causes(self, event: Event) -> list[Event]:
         """Earlier events whose bad values explain this one's; empty at a birth."""
-        if event.phase == "source":
+        if event.phase == "source" and not event.parents:
             return []
         if event.phase == "backward" and not event.tool:
             return self._backward(event)
-        parents = [self.events[p] for p in event.parents if self.events[p].bad]
-        if not event.bad_input and not event.cut:
-            parents = [p for p in parents if event.scalars and p.value is not None]
+        parents = self._bad_parents(event)
         real = [p for p in parents if not self.meant(p)]
         if real:
             return real
@@ -127,8 +125,18 @@ class Walk:
         forward = self.events[event.forward]
         if forward.bad and not self.meant(forward):
             return [forward]
-        parents = (self.events[p] for p in forward.parents)
-        return [p for p in parents if p.bad and not self.meant(p)]
+        return [parent for parent in self._bad_parents(forward) if not self.meant(parent)]
+
+    def _bad_parents(self, event: Event) -> list[Event]:
+        """Whose bad values this event read; `.item()` hands on what it read itself."""
+        found = dict.fromkeys(parent for parent, stats in event.fed if stats.bad)
+        if event.phase == "source":
+            found = dict.fromkeys(event.parents)
+        return [
+            self.events[p]
+            for p in found
+            if self.events[p].bad or self.events[p].tool is None or self.events[p].tool.read
+        ]
 
     def meant(self, event: Event) -> bool:
         """Infinities that were written down (a mask, a start value) and what only carries them."""
@@ -145,8 +153,7 @@ class Walk:
             return event.kind in ("constant", "buffer") or _mask_like(event)
         if event.phase != "forward" or not self._carried_or_written(event):
             return False
-        parents = [self.events[p] for p in event.parents if self.events[p].bad]
-        return all(self.meant(parent) for parent in parents)
+        return all(self.meant(parent) for parent in self._bad_parents(event))
 
     def _carried_or_written(self, event: Event) -> bool:
         written = event.tool is not None and event.tool.made

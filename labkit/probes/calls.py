@@ -1,7 +1,8 @@
 """Calls that leave no operator behind: detach, .data, numpy, requires_grad_, backward, ..."""
 
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch.utils import _pytree as pytree
 
 from labkit.probes.frames import Place
 from labkit.probes.gradients import Gradients
+from labkit.probes.measure import measure
 from labkit.probes.record import Recorder
+from labkit.probes.stats import Stats
 from labkit.probes.tape import Tape
 
 _ADD_GROUP = torch.optim.Optimizer.add_param_group.__code__
@@ -28,6 +31,22 @@ class Note:
     value: Any = None
 
 
+class Root(NamedTuple):
+    """A loss: a tensor from which a backward started, or what a step returned."""
+
+    step: int
+    event: int
+    value: float
+    stats: Stats
+
+
+def _total(tensor: Tensor) -> float:
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        if not tensor.numel() or tensor.is_complex():
+            return 0.0
+        return tensor.detach().double().sum().item()
+
+
 class Calls(TorchFunctionMode):
     """Sees the user's calls by name and hands all but a few straight on."""
 
@@ -35,8 +54,8 @@ class Calls(TorchFunctionMode):
         super().__init__()
         self.tape, self.recorder, self.gradients = tape, recorder, gradients
         self.notes: list[Note] = []
-        self.roots: list[tuple[int, int, float]] = []  # step, event of a loss, value
-        self.builders: dict[int, tuple[Any, Place]] = {}  # id of an optimizer -> it, its line
+        self.roots: list[Root] = []
+        self.builders: dict[int, tuple] = {}  # id of an optimizer -> it, its line, events then
         self.backwards = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -141,14 +160,13 @@ class Calls(TorchFunctionMode):
 
     def building(self, func, args, kwargs):
         """Optimizer.add_param_group asks every parameter whether it is a leaf."""
-        import sys
-
         frame = sys._getframe(2)
         for _ in range(3):
             if frame is not None and frame.f_code is _ADD_GROUP:
                 optimizer = frame.f_locals["self"]
                 if id(optimizer) not in self.builders:
-                    self.builders[id(optimizer)] = (optimizer, self.tape.here(3))
+                    events = len(self.tape.events)
+                    self.builders[id(optimizer)] = (optimizer, self.tape.here(3), events)
                 break
             frame = frame.f_back if frame is not None else None
         return func(*args, **kwargs)
@@ -163,6 +181,7 @@ class Calls(TorchFunctionMode):
     def _event(self, name: str, parents: list[int]):
         event = self.tape.add("forward", "op", name, self.tape.here(4))
         event.parents = tuple(dict.fromkeys(parents))
+        event.fed = tuple((p, s) for p in event.parents for s in self.tape.events[p].outputs[:1])
         event.inputs = tuple(s for p in event.parents for s in self.tape.events[p].outputs[:1])
         return event
 
@@ -174,8 +193,6 @@ class Calls(TorchFunctionMode):
 
     def _claim(self, tensor: Tensor, event) -> None:
         with torch._C._DisableTorchDispatch():
-            from labkit.probes.measure import measure
-
             stats = measure(tensor)
         event.outputs = (stats,)
         self.tape.claim(tensor, event.index, stats)
@@ -185,8 +202,7 @@ class Calls(TorchFunctionMode):
         for tensor in self._watch(roots):
             known = tape.known.get(id(tensor))
             if known is not None:
-                value = tensor.detach().double().sum().item() if tensor.numel() else 0.0
-                self.roots.append((tape.step, known.event, value))
+                self.roots.append(Root(tape.step, known.event, _total(tensor), known.stats))
 
     def _watch(self, roots) -> list[Tensor]:
         roots = (
@@ -198,6 +214,12 @@ class Calls(TorchFunctionMode):
                     known = self.tape.look(tensor, None)
                 self.gradients.watch(tensor, self.tape.events[known.event])
         return roots
+
+    def returned(self, tensor: Tensor) -> None:
+        """What a step returned counts as its loss if no backward ran in it."""
+        known = self.tape.known.get(id(tensor))
+        if known is not None:
+            self.roots.append(Root(self.tape.step, known.event, _total(tensor), known.stats))
 
     def _settle(self) -> None:
         if self.gradients.unsettled:

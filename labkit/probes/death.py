@@ -72,7 +72,7 @@ def _zeros(flow: Flow, event: Event) -> Event | None:
 
 def _excuse(session, flow: Flow, node: Event) -> str:
     forward = flow.events[node.forward]
-    losses = [value for step, _, value in session.calls.roots if step == node.step]
+    losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses):
         return "the loss is zero already"
     if 0 in forward.scalars:

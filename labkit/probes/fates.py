@@ -1,6 +1,6 @@
 """What became of each parameter."""
 
-import math
+import torch
 
 from labkit.probes.report import Fate
 from labkit.probes.stats import Histogram
@@ -26,7 +26,8 @@ def reported(session) -> dict:
     for index in tape.leaves.values():
         event = tape.events[index]
         if id(event.leaf) not in known and (not session.models or _inside(session, event)):
-            name = event.name if event.name not in found else f"{event.name}#{index}"
+            name = session.hidden.get(id(event.leaf)) or event.name
+            name = name if name not in found else f"{name}#{index}"
             found[name] = event.leaf
             known.add(id(event.leaf))
     return found
@@ -37,8 +38,28 @@ def _was_trainable(session, leaf) -> bool:
 
 
 def _inside(session, event) -> bool:
-    """Was this leaf first used while one of the user's models ran?"""
-    return any(root is part for root in session.models for part in event.around)
+    """Does a running module of the user's hide this leaf in a list, a dict or a plain tensor?"""
+    if not any(root in event.around for root in session.models):
+        return False
+    for module in event.around:
+        for name, value in vars(module).items():
+            if not name.startswith("_") and (where := _within(value, event.leaf, name)):
+                session.hidden[id(event.leaf)] = where
+                return True
+    return False
+
+
+def _within(value, leaf, path: str) -> str:
+    """The path to a leaf inside plain containers, "" if it is not there."""
+    if value is leaf:
+        return path
+    if isinstance(value, torch.nn.Module):
+        found = next((n for n, p in value.named_parameters() if p is leaf), None)
+        return f"{path}.{found}" if found else ""
+    if isinstance(value, dict | list | tuple):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return next((w for k, v in pairs if (w := _within(v, leaf, f"{path}.{k}"))), "")
+    return ""
 
 
 def _fate(session, name: str, leaf) -> Fate:
@@ -60,7 +81,3 @@ def _word(arrivals) -> str:
     if any(a.stats.bad for a in arrivals):
         return "inf"
     return "zero" if all(a.stats.large == 0 for a in arrivals) else "ok"
-
-
-def norm_of(arrivals) -> float:
-    return arrivals[-1].norm if arrivals else math.nan

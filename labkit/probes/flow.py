@@ -10,23 +10,33 @@ class Flow:
 
     def __init__(self, session):
         self.events: list[Event] = session.tape.events
-        self.losses = {index for _, index, _ in session.calls.roots}
+        self.losses = {root.event for root in session.calls.roots}
         self.children: dict[int, list[int]] = {}
         self.sources: dict[int, int] = {}  # id of a leaf -> its first source event
+        self.all_sources: dict[int, list[int]] = {}
         for event in self.events:
             if event.phase == "source" and event.leaf is not None:
                 self.sources.setdefault(id(event.leaf), event.index)
+                self.all_sources.setdefault(id(event.leaf), []).append(event.index)
             for parent in event.parents:
                 self.children.setdefault(parent, []).append(event.index)
-        self.above = self._spread(self.losses, lambda i: self.events[i].parents)
+        self.above = self._spread(self.losses, self._before)
 
-    def below(self, start: int) -> set[int]:
-        """Everything that depends on an event."""
-        return self._spread([start], lambda i: self.children.get(i, ()))
+    def _before(self, index: int) -> tuple[int, ...]:
+        return self.events[index].parents
 
-    def to_loss(self, start: int) -> set[int]:
-        """Everything on a way from an event to a loss."""
-        return self.below(start) & self.above
+    def _after(self, index: int) -> list[int]:
+        """What reads an event's result; an update of a parameter starts a new story."""
+        after = self.children.get(index, ())
+        return [i for i in after if self.events[i].phase in ("forward", "backward")]
+
+    def below(self, leaf: int) -> set[int]:
+        """Everything that depends on a leaf."""
+        return self._spread(self.all_sources.get(leaf, ()), self._after)
+
+    def to_loss(self, leaf: int) -> set[int]:
+        """Everything on a way from a leaf to a loss."""
+        return self.below(leaf) & self.above
 
     def way(self, start: int, inside: set[int]) -> list[Event]:
         """One way from an event down to a loss."""

@@ -28,13 +28,8 @@ def sinks(session) -> list[Sink]:
 
 
 def _losses(session) -> list[Sink]:
-    events = session.tape.events
-    found = []
-    for _, index, _ in session.calls.roots:
-        bad = next((s for s in events[index].outputs if s.bad), None)
-        if bad is not None:
-            found.append(Sink(index, index, bad, "loss"))
-    return found
+    roots = session.calls.roots
+    return [Sink(r.event, r.event, r.stats, "loss") for r in roots if r.stats.bad]
 
 
 def _gradients(session) -> list[Sink]:

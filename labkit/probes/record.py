@@ -50,14 +50,14 @@ class Recorder(TorchDispatchMode):
             self.gradients.settle()
         if tool.name == "detach" and not self.bypass and isinstance(args[0], Tensor):
             return self._alias(func, args, kwargs)
-        parents, stats, scalars, live = [], [], [], False
+        inputs, fed, scalars, live = [], [], [], False
         for thing in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(thing, Tensor):
-                live |= self._read(thing, frame, parents, stats)
+                live |= self._read(thing, frame, inputs, fed)
             elif isinstance(thing, list | tuple):
                 for item in thing:
                     if isinstance(item, Tensor):
-                        live |= self._read(item, frame, parents, stats)
+                        live |= self._read(item, frame, inputs, fed)
             elif isinstance(thing, float | int) and not isinstance(thing, bool):
                 scalars.append(thing)
         out = func(*args, **kwargs)
@@ -65,8 +65,9 @@ class Recorder(TorchDispatchMode):
         event.tool, event.graph, event.live = tool, graph, live
         event.bypass = bool(self.bypass)
         if scalars:
-            self._scalars(event, scalars, parents)
-        event.parents, event.inputs = tuple(dict.fromkeys(parents)), tuple(stats)
+            self._scalars(event, scalars, fed)
+        event.inputs, event.fed = tuple(inputs), tuple(fed)
+        event.parents = tuple(dict.fromkeys(parent for parent, _ in fed))
         if tool.writes:
             self._written(event, tool, args, kwargs)
         self._made(event, tool, out)
@@ -86,14 +87,14 @@ class Recorder(TorchDispatchMode):
             return "backward"
         return "optimizer" if self.optimizing and not graph else "forward"
 
-    def _read(self, tensor: Tensor, frame, parents: list, stats: list) -> bool:
+    def _read(self, tensor: Tensor, frame, inputs: list, fed: list) -> bool:
         tape = self.tape
         known = tape.look(tensor, frame)
-        parents.append(known.event)
+        inputs.append(known.stats)
+        fed.append((known.event, known.stats))
         last = tape.storages[known.key][1]
         if last > known.event:
-            parents.append(last)
-        stats.append(known.stats)
+            fed.append((last, known.stats))
         if not tensor.requires_grad:
             maker = tape.events[known.event]
             if maker.live and maker.phase == "forward":
@@ -102,11 +103,13 @@ class Recorder(TorchDispatchMode):
         self.gradients.watch(tensor, tape.events[known.event])
         return True
 
-    def _scalars(self, event, scalars: list, parents: list) -> None:
+    def _scalars(self, event, scalars: list, fed: list) -> None:
+        tape = self.tape
         event.scalars = tuple(value for value in scalars if value == 0 or not math.isfinite(value))
-        if self.tape.echoes:
-            found = (self.tape.echo(value) for value in scalars)
-            parents.extend(parent for parent in found if parent is not None)
+        for value in scalars if tape.echoes else ():
+            parent = tape.echo(value)
+            if parent is not None:
+                fed.append((parent, tape.events[parent].inputs[0]))
 
     def _written(self, event, tool, args, kwargs) -> None:
         tape, keys = self.tape, []

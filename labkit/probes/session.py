@@ -40,6 +40,7 @@ class Tracing:
         self.calls = Calls(self.tape, self.recorder, self.gradients)
         self.training = Training(self.tape, self.recorder, self.gradients, self.calls)
         self.models: list[torch.nn.Module] = []
+        self.hidden: dict[int, str] = {}  # id of a leaf in a list of a module -> where it hides
         self.given = False  # the user named the optimizers
         self.settled_buffers: dict[str, bool] = {}  # buffer -> bad before the first step?
         self.ends: list[End] = []
@@ -131,13 +132,6 @@ class Tracing:
         for prefix, root in self.tape.roots:
             for name, buffer in root.named_buffers(prefix=prefix):
                 self.settled_buffers.setdefault(name, bool(measure(buffer, counted=0).bad))
-
-    def root(self, value) -> None:
-        """What a step returned counts as its loss if no backward ran in it."""
-        known = self.tape.known.get(id(value))
-        if known is not None:
-            total = value.detach().double().sum().item() if value.is_floating_point() else 0.0
-            self.calls.roots.append((self.tape.step, known.event, total))
 
     def set_aside(self) -> list[tuple[Tensor, Tensor | None]]:
         """Take the gradients off all leaves, before a backward that nobody asked for."""

@@ -46,13 +46,13 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "not used in the traced steps"
     if not wanted:
         return None, "no optimizer holds it"
-    inside = flow.to_loss(source)
+    inside = flow.to_loss(leaf)
     cuts = sorted(index for index in inside if flow.events[index].cut)
     if cuts:
         return _cut(flow, cuts[0], inside), ""
-    if len(inside) > 1:
+    if inside - set(flow.all_sources[leaf]):
         return None, "no backward ran from a loss that it enters"
-    cuts = sorted(i for i in flow.below(source) if flow.events[i].cut)
+    cuts = sorted(i for i in flow.below(leaf) if flow.events[i].cut)
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
     return None, "the loss does not depend on it"
@@ -60,7 +60,8 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
 
 def _loss_stands_alone(session, flow: Flow) -> bool:
     """No traced parameter enters any loss: its values came from outside the graph."""
-    return not any(source in flow.above for source in flow.sources.values())
+    sources = (index for found in flow.all_sources.values() for index in found)
+    return not any(index in flow.above for index in sources)
 
 
 def _cut(flow: Flow, index: int, inside: set[int]) -> Finding:

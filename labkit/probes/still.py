@@ -5,16 +5,52 @@ from dataclasses import replace
 from labkit.probes.death import death
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
+from labkit.probes.frozen import undone, unmoved
+from labkit.probes.growth import exploded, vanished
 from labkit.probes.report import Fate
+from labkit.probes.severed import trainees
 
 
-def still(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow) -> Finding | None:
-    """The gravest of these findings; fates that are no fault get their excuse."""
-    found: list[Finding] = []
+def still(
+    session, parameters: list[Fate], leaves: dict[str, int], flow: Flow, sick: bool
+) -> list[Finding]:
+    """Everything found; fates are worded and excused on the way.
+
+    Where a bad value did harm (`sick`), sizes say nothing and only zeros are looked at.
+    """
+    found = [] if sick else [f for f in (undone(session, flow), exploded(session, flow)) if f]
+    wanted = trainees(session, leaves)
     for place, fate in enumerate(parameters):
+        leaf = leaves[fate.name]
         if fate.word == "zero":
-            finding, excuse = death(session, flow, leaves[fate.name])
-            parameters[place] = replace(fate, excused=excuse)
-            if finding is not None:
-                found.append(finding)
-    return min(found, key=lambda finding: finding.at, default=None)
+            finding, excuse = death(session, flow, leaf)
+            if leaf not in wanted and not excuse:
+                finding, excuse = None, "no optimizer holds it"
+        elif fate.word == "ok" and not sick:
+            finding, excuse, word = _alive(session, flow, leaf, wanted)
+            fate = replace(fate, word=word)
+        else:
+            continue
+        parameters[place] = replace(fate, excused=excuse)
+        if finding is not None:
+            found.append(finding)
+    _reword(found, parameters, leaves)
+    return found
+
+
+def _alive(session, flow: Flow, leaf: int, wanted: set[int]):
+    finding, excuse = vanished(session, flow, leaf)
+    if finding is not None or excuse:
+        return finding, excuse, "vanishing"
+    finding, excuse = unmoved(session, flow, leaf, wanted)
+    return finding, excuse, "not updated" if finding is not None or excuse else "ok"
+
+
+def _reword(found: list[Finding], parameters: list[Fate], leaves: dict[str, int]) -> None:
+    """Parameters that a finding names by itself."""
+    words = {"exploding": "exploding", "severed": "none", "dead": "zero"}
+    for finding in found:
+        word = words.get(finding.verdict.value)
+        for place, fate in enumerate(parameters):
+            if word and fate.word == "ok" and leaves[fate.name] in finding.leaves:
+                parameters[place] = replace(fate, word=word)

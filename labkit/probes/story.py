@@ -22,7 +22,10 @@ def tell(session) -> Report:
     parameters, leaves = fates(session)
     flow = Flow(session)
     cut = severed(session, parameters, leaves, flow)
-    finding = finding or cut or still(session, parameters, leaves, flow)
+    quiet = [cut] if cut else []
+    quiet += still(session, parameters, leaves, flow, finding is not None)
+    if finding is None and quiet:
+        finding = min(quiet, key=lambda one: (-one.verdict.rank, one.at))
     culprit = teller.culprit(finding) if finding else None
     return Report(
         verdict=finding.verdict if finding else Verdict.HEALTHY,
@@ -31,7 +34,7 @@ def tell(session) -> Report:
         parameters=tuple(parameters),
         ops=tuple(teller.op(event) for event in session.tape.events),
         headroom=headroom(session.tape.events),
-        losses=tuple(value for _, _, value in session.calls.roots),
+        losses=tuple(root.value for root in session.calls.roots),
         steps=len(session.ends),
         files=tuple(sorted(teller.files.items())),
     )

@@ -32,11 +32,14 @@ class Tape:
         self.step = 0
         self.last_frame = last_frame
         self.known: dict[int, Known] = {}
-        self.storages: dict[object, list] = {}  # address -> handle, last writer, last maker
+        self.storages: dict[
+            object, list
+        ] = {}  # address -> handle, last writer, last maker, first maker
         self.names: dict[int, tuple[str, str, Tensor]] = {}  # id -> kind, name, tensor
         self.paths: dict[int, tuple[str, object]] = {}  # id of a module -> path, module
         self.roots: list = []
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
+        self.created: dict[int, Event] = {}  # id of a leaf -> the event that made its storage
         self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
         self.escapes: list[int] = []  # events by which values left for numpy or Python
 
@@ -96,7 +99,7 @@ class Tape:
         row = self.storages.get(key)
         if row is None:
             handle = None if isinstance(key, tuple) else tensor.untyped_storage()._weak_ref()
-            self.storages[key] = [handle, -1, event]
+            self.storages[key] = [handle, -1, event, event]
         else:
             row[2] = event
         self.known[id(tensor)] = Known(key, event, stats, event, slot)
@@ -114,29 +117,53 @@ class Tape:
         elif row[1] > known.stamp:
             known.stats = measure(tensor)
             known.stamp = len(self.events)
+        if tensor.requires_grad and tensor.is_leaf and not tensor._is_view():
+            return self._renewed(tensor, known, frame)
         return known
 
-    def source(self, tensor: Tensor, frame, kind: str = "", name: str = "") -> Known:
-        """Note a tensor that no recorded event made."""
+    def _renewed(self, tensor: Tensor, known: Known, frame) -> Known:
+        """A leaf is a source anew in each step, and after each event that wrote to it."""
+        event, row = self.events[known.event], self.storages[known.key]
+        fresh = row[1] <= known.event and event.step == self.step
+        if event.phase == "source" and event.kind == "parameter" and fresh:
+            return known
+        found = self.source(tensor, frame, maker=max(known.event, row[1]))
+        if id(tensor) not in self.created and self.events[row[3]].phase != "source":
+            self.created[id(tensor)] = self.events[row[3]]
+        return found
+
+    def source(self, tensor: Tensor, frame, maker: int | None = None) -> Known:
+        """Note a tensor that no recorded event made, or a leaf as some event left it."""
         place = locate(frame, self.last_frame) if frame is not None else NOWHERE
         trainable = tensor.is_leaf and tensor.requires_grad
-        if not kind:
-            if id(tensor) not in self.names and frame is not None:
-                self.discover(frame)
-            found = self.names.get(id(tensor))
-            if found is not None:
-                kind, name, _ = found
-            else:
-                kind = "parameter" if trainable else "input" if tensor.dim() else "constant"
-                name = self.called(tensor, frame) if frame is not None else ""
+        if id(tensor) not in self.names and frame is not None:
+            self.discover(frame)
+        kind, name = self._called(tensor, trainable, frame)
         event = self.add("source", kind, name or kind, place)
+        event.parents = () if maker is None else (maker,)
         stats = measure(tensor)
         event.outputs = (stats,)
         event.leaf = tensor if kind in ("parameter", "buffer") else None
         if trainable:
-            self.leaves[id(tensor)] = event.index
+            self._leaf(tensor, event, frame)
         self.claim(tensor, event.index, stats)
         return self.known[id(tensor)]
+
+    def _called(self, tensor: Tensor, trainable: bool, frame) -> tuple[str, str]:
+        found = self.names.get(id(tensor))
+        if found is not None:
+            return found[0], found[1]
+        name = self.called(tensor, frame) if frame is not None else ""
+        if trainable:
+            self.names[id(tensor)] = ("parameter", name or "leaf", tensor)
+        return "parameter" if trainable else "input" if tensor.dim() else "constant", name
+
+    def _leaf(self, tensor: Tensor, event: Event, frame) -> None:
+        """A trainable leaf, seen for the first time: where it was made, who was running."""
+        self.leaves[id(tensor)] = event.index
+        event.leaf = tensor
+        if frame is not None:
+            event.around = tuple(module for module, _ in modules_around(frame, self.last_frame))
 
     def add(self, phase: str, kind: str, name: str, place: Place) -> Event:
         event = Event(len(self.events), self.step, phase, kind, name, place)

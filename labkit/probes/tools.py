@@ -30,6 +30,12 @@ _MOVED = {  # same entries in another shape or place, never a new value
     *("lift_fresh", "_reshape_alias", "unsafe_view", "view_as_real", "clone", "contiguous"),
 }
 
+_HIDDEN_WRITES = {  # running statistics that the schema does not admit to
+    "native_batch_norm": ((3, "running_mean"), (4, "running_var")),
+    "cudnn_batch_norm": ((3, "running_mean"), (4, "running_var")),
+    "miopen_batch_norm": ((3, "running_mean"), (4, "running_var")),
+}
+
 
 class Tool:
     """One operator overload."""
@@ -46,6 +52,8 @@ class Tool:
             for position, argument in enumerate(schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         )
+        if self.name in _HIDDEN_WRITES:
+            self.writes = _HIDDEN_WRITES[self.name]
         self.quiet = schema.name.startswith(("profiler::", "prim::")) or self.name in (
             "set_",
             "is_same_size",

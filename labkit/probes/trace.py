@@ -63,7 +63,7 @@ def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
     if loss is None or calls.backwards > before or len(training.stepped) > stepped:
         return
     if not loss.requires_grad:
-        tracing.root(loss)
+        tracing.calls.returned(loss)
         return
     kept = tracing.set_aside()
     (loss if loss.dim() == 0 else loss.sum()).backward()

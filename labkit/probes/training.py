@@ -1,5 +1,6 @@
 """Optimizer steps: when they run, what they had in hand and what they changed."""
 
+import math
 import threading
 from typing import Any
 
@@ -20,14 +21,19 @@ from labkit.probes.tape import Tape
 class Move:
     """What one optimizer step did to one parameter."""
 
-    __slots__ = ("event", "gradient", "leaf", "lr", "origin", "stats", "step", "still")
+    __slots__ = (
+        *("began", "event", "gradient", "leaf", "lr", "origin", "place", "stats", "step", "still"),
+        "writer",
+    )
 
     def __init__(self, leaf: Tensor, step: int, gradient: Stats | None, lr: float):
         self.leaf, self.step, self.gradient, self.lr = leaf, step, gradient, lr
         self.origin = 0  # the event that wrote the gradient last
         self.stats: Stats | None = None
         self.still = 0.0  # share of the entries with a gradient that did not change
-        self.event = -1  # number of events when the step ended
+        self.began = self.event = -1  # number of events when the step began and ended
+        self.writer: int | None = None  # the event that moved the parameter
+        self.place = None  # where optimizer.step was called
 
 
 class Training:
@@ -70,19 +76,21 @@ class Training:
                 self.gradients.settle()
             self.add(optimizer)
             self.stepped.append((self.tape.step, id(optimizer)))
+            place = self.tape.here(2)
             self._before = [
-                (self._move(leaf, group), leaf.detach().clone())
+                (self._move(leaf, group, place), leaf.detach().clone())
                 for group in optimizer.param_groups
                 for leaf in group["params"]
             ]
         self.recorder.optimizing = type(optimizer).__name__
 
-    def _move(self, leaf: Tensor, group: dict) -> Move:
-        lr = group.get("lr", float("nan"))
+    def _move(self, leaf: Tensor, group: dict, place) -> Move:
+        move = Move(leaf, self.tape.step, None, float(group.get("lr", math.nan)))
+        move.place, move.began = place, len(self.tape.events)
         if leaf.grad is None:
-            return Move(leaf, self.tape.step, None, float(lr))
+            return move
         known = self.tape.look(leaf.grad, None)
-        move = Move(leaf, self.tape.step, known.stats, float(lr))
+        move.gradient = known.stats
         move.origin = max(known.event, self.tape.storages[known.key][1])
         return move
 
@@ -100,6 +108,8 @@ class Training:
         leaf = move.leaf
         move.stats = measure(leaf, counted=0)
         move.event = len(self.tape.events)
+        row = self.tape.storages.get(self.tape.key(leaf))
+        move.writer = row[1] if row is not None and row[1] >= move.began else None
         gradient = leaf.grad
         moving = move.gradient is not None and move.gradient.large > 0 and gradient is not None
         if moving and gradient.layout is torch.strided:

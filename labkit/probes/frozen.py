@@ -1,0 +1,120 @@
+"""Alive gradients that move nothing, and gradients that were undone before the update."""
+
+from labkit.probes.blame import Walk
+from labkit.probes.finding import Finding
+from labkit.probes.flow import Flow
+from labkit.probes.growth import latest
+from labkit.probes.verdict import Verdict
+from labkit.probes.words import birth_words
+
+STUCK = {"bfloat16": 0.5, "float16": 0.5}  # share of unchanged entries that is a fault
+STUCK_ELSE = 0.9
+
+
+def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding | None, str]:
+    """Why a parameter with a gradient does not move."""
+    members = session.training.members()
+    if members & wanted and leaf not in members:
+        return _left_out(session, flow, leaf), ""
+    moves = [m for m in session.training.moves if id(m.leaf) == leaf]
+    if leaf in members and not moves:
+        never = session.given and len(session.ends) >= 3 and not session.training.stepped
+        return (_never(session, flow, leaf) if never else None), ""
+    moving = [m for m in moves if m.gradient is not None and m.gradient.large > 0]
+    if not moving:
+        return None, ""
+    if all(m.lr == 0 for m in moving):
+        if len(moving) < 2:
+            return None, "the learning rate is zero in the only traced step"
+        return _stuck(flow, moving, "the learning rate is zero in every step"), ""
+    if all(m.still > STUCK.get(m.gradient.dtype, STUCK_ELSE) for m in moving):
+        dtype, share = moving[-1].stats.dtype, min(m.still for m in moving)
+        remark = f"{share:.0%} of the entries did not move: the update is below {dtype}'s rounding"
+        return _stuck(flow, moving, remark), ""
+    return None, ""
+
+
+def _stuck(flow: Flow, moves, remark: str) -> Finding:
+    move = moves[0]
+    event = flow.events[move.writer] if move.writer is not None else None
+    finding = Finding(Verdict.FROZEN, event, [], remark, phase="optimizer", at=move.event)
+    finding.leaves = {id(move.leaf)}
+    if event is None:
+        finding.op, finding.place = "step", move.place
+    return finding
+
+
+def _never(session, flow: Flow, leaf: int) -> Finding:
+    event = flow.events[flow.sources[leaf]] if leaf in flow.sources else None
+    remark = "no optimizer stepped in the traced steps"
+    return Finding(Verdict.FROZEN, event, [], remark, op="step", phase="optimizer")
+
+
+def _left_out(session, flow: Flow, leaf: int) -> Finding:
+    """No optimizer holds it: say where the optimizer was built, or the parameter made anew."""
+    event = flow.events[flow.sources[leaf]] if leaf in flow.sources else None
+    remark = "it gets a gradient, but no optimizer holds it"
+    finding = Finding(Verdict.FROZEN, event, [], remark, phase="optimizer", op="add_param_group")
+    finding.name = event.name if event else ""
+    made = session.tape.created.get(leaf)
+    builders = list(session.calls.builders.values())
+    if builders:
+        late = made is not None and made.index > builders[-1][2]
+        hidden = leaf in session.hidden
+        finding.place = made if made is not None and (late or hidden) else builders[-1][1]
+        if late:
+            finding.remark = "made after the optimizer was built, so no optimizer holds it"
+    elif made is not None:
+        finding.place = made
+    return finding
+
+
+def undone(session, flow: Flow) -> Finding | None:
+    """A gradient arrived, and was gone or zero when the optimizer came."""
+    arrivals = latest(session)
+    for move in session.training.moves:
+        arrival = arrivals.get((move.step, id(move.leaf)))
+        if arrival is None or not arrival.stats.large > 0 or arrival.event > move.event:
+            continue
+        if move.gradient is None:
+            return _dropped(session, move, arrival)
+        if move.gradient.large == 0:
+            return _zeroed(flow, move)
+    return None
+
+
+def _dropped(session, move, arrival) -> Finding | None:
+    notes = [
+        note
+        for note in session.calls.notes
+        if note.what == "grad = None"
+        and note.tensor == id(move.leaf)
+        and arrival.event < note.at <= move.began
+    ]
+    if not notes:
+        return None
+    remark = "the gradient was dropped between backward and step"
+    finding = Finding(Verdict.SEVERED, None, [], remark, op="zero_grad", phase="optimizer")
+    finding.place, finding.at = notes[-1].place, notes[-1].at
+    return finding
+
+
+def _zeroed(flow: Flow, move) -> Finding:
+    writer = flow.events[move.origin]
+    walk = Walk(flow.events)
+    births = [
+        event
+        for event in (flow.events[i] for i in _ancestors(flow, move.origin))
+        if event.bad and event.phase in ("forward", "optimizer") and not walk.causes(event)
+    ]
+    if births:
+        birth = min(births, key=lambda event: event.index)
+        remark = f"{birth_words(birth)}; the clipping then zeroes every gradient"
+        return Finding(Verdict.DEAD, birth, [birth, writer], remark, phase="optimizer")
+    remark = "the gradient was set to zero between backward and step"
+    op = "zero_grad" if writer.name.startswith(("zero", "_foreach_zero")) else writer.name
+    return Finding(Verdict.SEVERED, writer, [], remark, op=op, phase="optimizer", at=writer.index)
+
+
+def _ancestors(flow: Flow, start: int) -> set[int]:
+    return flow._spread([start], lambda i: flow.events[i].parents)

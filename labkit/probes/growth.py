@@ -1,0 +1,149 @@
+"""Gradients that shrink to nothing or grow beyond use on their way to a parameter."""
+
+import itertools
+import math
+from collections import defaultdict
+
+from labkit.probes.events import Event
+from labkit.probes.finding import Finding
+from labkit.probes.flow import Flow
+from labkit.probes.verdict import Verdict
+
+VANISHED = 1e-6  # largest entry, as a share of the largest among all parameters
+CANCELLED = 1e-5  # what may be left of a sum that is zero by construction
+EXPLODED = 1e6  # largest entry, in units of the loss (of 1 where the loss is smaller)
+HUGE = 1e12  # largest entry, whatever the loss
+LOOP = 5  # rounds of a loop before its growth is judged
+GAIN = 1e4  # growth of the gradient from the last to the first round of a loop
+DIVERGED = 1e4  # growth of the loss over the traced steps
+
+
+def latest(session) -> dict[tuple[int, int], object]:
+    """The last arrival of each step and leaf: what the backward passes of a step added up to."""
+    return {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}
+
+
+def vanished(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
+    """A gradient too small to count in every traced step."""
+    arrivals = latest(session)
+    largest: dict[int, float] = defaultdict(float)
+    for (step, _), arrival in arrivals.items():
+        largest[step] = max(largest[step], arrival.stats.large)
+    sick = {step for (step, _), arrival in arrivals.items() if arrival.stats.bad}
+    mine = [a for (step, who), a in arrivals.items() if who == leaf and step not in sick]
+    small = [a for a in mine if 0 < a.stats.large < VANISHED * largest[a.step]]
+    if not mine or len(small) < len(mine):
+        return None, ""
+    if any(cancels(flow.events, flow.events[a.event]) for a in small):
+        return None, "its terms cancel by construction"
+    share = max(a.stats.large / largest[a.step] for a in small)
+    path = _path(flow.events, flow.events[small[0].event])
+    return _blamed(Verdict.VANISHING, flow, path, f"{share:.1e} of the largest gradient"), ""
+
+
+def cancels(events: list[Event], arrival: Event) -> bool:
+    """Did large terms add up to (nearly) nothing in the last sum before the leaf?"""
+    left = arrival.outputs[0].large
+    for parent, sent in arrival.fed:
+        if left <= CANCELLED * sent.large:
+            return True
+        node = events[parent]
+        additive = node.name.startswith(("Addmm", "Add", "Sub", "Convolution", "Sum", "Linear"))
+        entered = max((s.large for s in node.inputs), default=0.0)
+        if additive and len(arrival.outputs[0].shape) <= 1 and left <= CANCELLED * entered:
+            return True
+    return False
+
+
+def exploded(session, flow: Flow) -> Finding | None:
+    """Gradients out of proportion, a loop that multiplies them, or a loss that runs away."""
+    return _diverged(session, flow) or _large(session, flow) or _loop(session, flow)
+
+
+def _large(session, flow: Flow) -> Finding | None:
+    losses: dict[int, float] = defaultdict(lambda: 1.0)
+    for root in session.calls.roots:
+        size = abs(root.value) if math.isfinite(root.value) else 1.0
+        losses[root.step] = max(losses[root.step], size)
+    for arrival in session.gradients.arrivals:
+        size = arrival.stats.large
+        if size > HUGE or size > EXPLODED * losses[arrival.step]:
+            path = _path(flow.events, flow.events[arrival.event])
+            finding = _blamed(Verdict.EXPLODING, flow, path, f"gradient up to {size:.1e}")
+            finding.leaves = {id(arrival.leaf)}
+            return finding
+    return None
+
+
+def _loop(session, flow: Flow) -> Finding | None:
+    rounds: dict[tuple, list[Event]] = defaultdict(list)
+    for event in flow.events:
+        if event.phase == "forward" and event.gradient is not None and event.gradient.large > 0:
+            rounds[event.step, event.code, event.line, event.name].append(event)
+    worst, found = GAIN, None
+    for events in rounds.values():
+        if len(events) >= LOOP:
+            gain = events[0].gradient.large / events[-1].gradient.large
+            if gain > worst:
+                worst, found = gain, events
+    if found is None:
+        return None
+    remark = f"gradient grows {worst:.1e} times over {len(found)} rounds"
+    node = _backward_of(flow.events, found[0])
+    finding = Finding(Verdict.EXPLODING, found[0], flow.way(found[0].index, flow.above), remark)
+    finding.op, finding.phase = (node.node if node else found[0].name), "backward"
+    finding.at = found[0].index
+    return finding
+
+
+def _diverged(session, flow: Flow) -> Finding | None:
+    values: dict[int, float] = {}
+    for root in session.calls.roots:
+        values[root.step] = root.value
+    losses = [abs(values[step]) for step in sorted(values)]
+    if len(losses) < 3 or not session.training.moves:
+        return None
+    grows = all(b > 2 * a for a, b in itertools.pairwise(losses))
+    if not grows or losses[-1] < DIVERGED * max(losses[0], 1e-30):
+        return None
+    first = session.training.moves[0]
+    writer = flow.events[first.writer] if first.writer is not None else None
+    remark = f"the loss grows from {losses[0]:.2g} to {losses[-1]:.2g}; learning rate {first.lr:g}"
+    return Finding(Verdict.EXPLODING, writer, [], remark, op="step", phase="optimizer")
+
+
+def _path(events: list[Event], arrival: Event) -> list[Event]:
+    """Backward nodes from the loss to a leaf, along the largest gradient."""
+    path, event = [], arrival
+    while event.fed:
+        parent = max(event.fed, key=lambda pair: pair[1].large)[0]
+        event = events[parent]
+        path.append(event)
+    return path[::-1]
+
+
+def _blamed(verdict: Verdict, flow: Flow, path: list[Event], remark: str) -> Finding:
+    """Blame the line whose nodes change the gradient most, in sum of logarithms."""
+    gains: dict[tuple, float] = defaultdict(float)
+    best: dict[tuple, tuple[float, Event]] = {}
+    sign = 1 if verdict is Verdict.EXPLODING else -1
+    for node, after in itertools.pairwise(path):
+        entered = max((s.large for s in node.inputs), default=0.0)
+        left = max((s.large for s in after.inputs), default=0.0)
+        if not (entered > 0 and left > 0):
+            continue
+        gain = sign * math.log2(left / entered)
+        place = (node.code, node.line)
+        gains[place] += gain
+        if place not in best or gain > best[place][0]:
+            best[place] = (gain, node)
+    node = best[max(gains, key=gains.get)][1] if gains else path[-1]
+    forward = flow.events[node.forward]
+    finding = Finding(verdict, forward, flow.way(forward.index, flow.above), remark)
+    finding.op, finding.phase, finding.at = node.node, "backward", forward.index
+    return finding
+
+
+def _backward_of(events: list[Event], forward: Event) -> Event | None:
+    nodes = (e for e in events if e.phase == "backward" and e.forward == forward.index)
+    return next(nodes, None)
