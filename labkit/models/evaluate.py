@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from labkit.models.data import Cells
+from labkit.models.guards import REPAIRED, Guards
 from labkit.models.likelihood import nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, embed, sample_z
 
@@ -37,7 +38,7 @@ class HeldOut:
 def held_out(model: NBVAE, cells: Cells, samples: int = 64, seed: int = 0) -> HeldOut:
     """Score the model on the held-out cells of `cells`; fit the baselines on the others."""
     train, test = cells.train, cells.test
-    elbo, bound = likelihood_bounds(model, test, samples, Generator().manual_seed(seed))
+    elbo, bound = likelihood_bounds(model, test, REPAIRED, samples, Generator().manual_seed(seed))
     pooled = (train.counts.sum(0) + 0.5) / train.library.sum()
     return HeldOut(
         pooled=baseline(train, test, pooled.expand(len(cells.type_names), -1)),
@@ -49,15 +50,16 @@ def held_out(model: NBVAE, cells: Cells, samples: int = 64, seed: int = 0) -> He
 
 
 def likelihood_bounds(
-    model: NBVAE, cells: Cells, samples: int, generator: Generator
+    model: NBVAE, cells: Cells, guards: Guards, samples: int, generator: Generator
 ) -> tuple[float, float]:
     """Lower bounds of the mean log p(x): ELBO, importance weighted (Burda et al. 2016, eq. 8)."""
     mu, logvar = model.encoder(cells.counts, cells.tissue)
+    logvar = guards.logvar(logvar)
     weights = []
     for _ in range(samples):
         z = sample_z(mu, logvar, generator)
-        logs = model.decoder(z, cells.tissue, cells.library, as_logs=True)
-        log_p = nb_log_likelihood_from_logs(cells.counts, *logs).sum(1)
+        log_mu, log_r = model.decoder(z, cells.tissue, cells.library, as_logs=True)
+        log_p = nb_log_likelihood_from_logs(cells.counts, log_mu, guards.log_r(log_r)).sum(1)
         log_ratio = 0.5 * (logvar + (z - mu).square() / logvar.exp() - z.square()).sum(1)
         weights.append(log_p + log_ratio)
     weight = torch.stack(weights)
