@@ -20,9 +20,12 @@ def lab(extra: list[str]) -> int:
 
 def test(extra: list[str]) -> int:
     """set up and run the whole suite, as CI does"""
+    missing = chromium.find() is None
+    if missing and chromium.must_be_there():
+        raise Stop(chromium.MISSING)
     install.ready("tests")
-    if chromium.find() is None:
-        say("=" * 70 + "\n" + chromium.MISSING + "\n" + "=" * 70)
+    if missing:
+        say("\n".join(["=" * 70, chromium.MISSING, "All other tests run.", "=" * 70]))
     return venv.call("-m", "pytest", *extra)
 
 

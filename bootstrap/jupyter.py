@@ -86,14 +86,25 @@ def open_lab(extra: list[str], python: str | None = None) -> int:
         extra: Further arguments for JupyterLab, such as `--no-browser`.
         python: The Python that runs it; by default the one of `.venv`.
     """
-    copies.tell(copies.refresh())
-    command = [python or str(venv.python_of()), *arguments(choose_port(), copies.MY_LAB), *extra]
     variables = environ(copies.MY_LAB) if python is None else _here(copies.MY_LAB)
+    python = python or str(venv.python_of())
+    states = copies.refresh()
+    copies.tell(states)
+    trust([name for name, state in states.items() if state == "new"], python, variables)
+    command = [python, *arguments(choose_port(), copies.MY_LAB), *extra]
     say("Opening JupyterLab in your browser. If no page opens, follow the last address below.")
     say("To stop: Ctrl-C here, twice.")
     if venv.WINDOWS:
         return subprocess.call(command, env=variables)
     os.execve(command[0], command, variables)  # so that signals reach Jupyter itself
+
+
+def trust(names: list[str], python: str, variables: dict[str, str]) -> None:
+    """Sign fresh copies, so that Jupyter shows their stored outputs and does not warn of them."""
+    if names:
+        command = [python, "-m", "nbformat.sign", *names]
+        silent = subprocess.DEVNULL
+        subprocess.call(command, cwd=copies.MY_LAB, env=variables, stdout=silent, stderr=silent)
 
 
 def open_here(extra: list[str]) -> int:

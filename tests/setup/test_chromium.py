@@ -58,9 +58,23 @@ def pytester_run(tmp_path):
     return run
 
 
-def test_make_test_says_loudly_that_chromium_is_missing(monkeypatch, capsys):
-    monkeypatch.setattr(commands.install, "ready", lambda level: None)
+@pytest.fixture
+def without_browser(monkeypatch):
+    """`make test` on a computer that has no Chromium; the suite itself ends with status 5."""
     monkeypatch.setattr(commands.chromium, "find", lambda: None)
+    monkeypatch.setattr(commands.install, "ready", lambda level: None)
     monkeypatch.setattr(commands.venv, "call", lambda *arguments: 5)
+
+
+def test_make_test_says_loudly_that_chromium_is_missing_and_goes_on(
+    without_browser, monkeypatch, capsys
+):
+    monkeypatch.delenv("CI", raising=False)
     assert commands.run(["test"]) == 5
     assert "apt-get install chromium" in capsys.readouterr().out
+
+
+def test_make_test_fails_in_ci_when_chromium_is_missing(without_browser, monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    assert commands.run(["test"]) == 1
+    assert "apt-get install chromium" in capsys.readouterr().err

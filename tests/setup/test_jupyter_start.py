@@ -1,10 +1,16 @@
 """JupyterLab starts on loopback, with its token, on a free port, apart from other settings."""
 
+import os
 import socket
+import sys
 
+import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
-from bootstrap import Stop, jupyter, venv
+from bootstrap import Stop, copies, jupyter, venv
+
+NOTEBOOKS = ("new.ipynb", "old.ipynb")
 
 
 @pytest.fixture
@@ -58,6 +64,19 @@ def test_jupyter_opens_the_first_notebook_if_there_is_one(tmp_path):
     assert "--LabApp.default_url=/lab" in jupyter.arguments(9000, tmp_path)
     (tmp_path / jupyter.FIRST).touch()
     assert f"--LabApp.default_url=/lab/tree/{jupyter.FIRST}" in jupyter.arguments(9000, tmp_path)
+
+
+def test_fresh_copies_are_trusted_and_only_those(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr(copies, "MY_LAB", tmp_path)
+    for name in ("new", "old"):
+        cell = nbformat.v4.new_code_cell(name, id=name)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    jupyter.trust(["new.ipynb"], sys.executable, dict(os.environ))
+    notary = NotebookNotary(data_dir=str(tmp_path / "data"))
+    trusted = {n: notary.check_signature(nbformat.read(tmp_path / n, 4)) for n in NOTEBOOKS}
+    notary.store.close()
+    assert trusted == {"new.ipynb": True, "old.ipynb": False}
 
 
 def test_settings_of_other_jupyters_do_not_reach_the_lab(tmp_path):
