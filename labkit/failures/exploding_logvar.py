@@ -41,6 +41,11 @@ SOURCES = (
     "Stochastic Neurons: the straight-through estimator",
     "IEEE 754-2019: the largest finite binary32 is (2 - 2**-23) * 2**127, its log is 88.7228",
 )
+CARD = {
+    "cause": "The KL needs exp(logvar), without the factor 1/2 that the sampler has.",
+    "repair": "Cap the value of logvar and let its gradient pass: straight-through.",
+    "proof": "The loss is finite, and the gradient of fc_logvar is not zero.",
+}
 FORMS: dict[str, Form] = {
     "none": unguarded,
     "clamp": hard_clamp,
