@@ -1,0 +1,95 @@
+"""Does a function fit on the bench at all? It is called once beside the library's answer."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WRITE = "write the function first"
+WIDER = (
+    ". Another dtype moves the edge and does not remove it; it costs memory and surprises "
+    "whatever comes next"
+)
+IN_PLACE = (
+    "make a new tensor: whoever else holds the old one sees the change, and the backward pass may "
+    "need what was there"
+)
+
+
+class NotYet(Exception):
+    """The function cannot go on: a line that says what happened, and a hint."""
+
+    def __init__(self, line: str, hint: str):
+        super().__init__(line, hint)
+        self.line, self.hint = line, hint
+
+
+def fits(failure: ModuleType, mine: Callable) -> None:
+    """Return if the function can be put on the bench.
+
+    Raises:
+        NotYet: it is no function, not written yet, cannot be called as the library's answer is,
+            returns another kind of thing, or edits its input.
+    """
+    if not callable(mine):
+        raise NotYet(f"expected a function; got {mine!r}", "hand in the function, not its result")
+    values = _inputs(failure)
+    yours_in, theirs_in = deepcopy(values), deepcopy(values)
+    call = f"{failure.FORM_KNOB}({', '.join(_kind(value) for value in values)})"
+    theirs = answer(failure)(*theirs_in)
+    yours = _called(mine, yours_in, call)
+    if yours is ... or (yours is None and theirs is not None):
+        raise NotYet("", WRITE)
+    if _kind(yours) != _kind(theirs):
+        wider = WIDER if isinstance(yours, Tensor) and yours.shape == theirs.shape else ""
+        raise NotYet(f"it returns {_kind(yours)}", f"{call} returns {_kind(theirs)}{wider}")
+    if not _same(yours_in, values) and _same(theirs_in, values):
+        raise NotYet("it edits its input in place", IN_PLACE)
+
+
+def answer(failure: ModuleType) -> Callable:
+    """The library's own answer: the form of the repaired case."""
+    return failure.FORMS[getattr(failure.CASES["repaired"], failure.FORM_KNOB)]
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def _called(mine: Callable, values: list[Any], call: str) -> Any:
+    try:
+        out = mine(*values)
+    except NotImplementedError:
+        raise NotYet("", WRITE) from None
+    except (Exception, SystemExit) as error:
+        raise NotYet(f"it stopped with {told(error)}", f"it is called as {call}") from error
+    return ... if out is NotImplemented else out
+
+
+def _inputs(failure: ModuleType) -> list[Any]:
+    """What the broken case hands to the function, cut off from its graph."""
+    caught: list[Any] = []
+
+    def listen(*values: Any) -> Any:
+        if not caught:
+            caught.extend(v.detach().clone() if isinstance(v, Tensor) else v for v in values)
+        return answer(failure)(*values)
+
+    failure.run(failure.CASES["broken"], repair=listen)
+    return caught
+
+
+def _same(some: list[Any], others: list[Any]) -> bool:
+    pairs = [(a, b) for a, b in zip(some, others, strict=True) if isinstance(b, Tensor)]
+    return all(a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"

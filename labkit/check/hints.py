@@ -1,0 +1,29 @@
+"""A hint for each verdict. A failure that knows better has HINTS of its own, by verdict."""
+
+from types import ModuleType
+
+from labkit.bench import Reading
+from labkit.probes.verdict import Verdict
+
+HINTS = {
+    Verdict.NAN: "limit what goes into the operation named below. What it puts out is too late: "
+    "a NaN that is replaced in the forward pass comes back in the backward pass.",
+    Verdict.INF: "limit what goes into the operation named below. Its input was still finite; "
+    "its output is not.",
+    Verdict.SEVERED: "something cuts the graph, such as detach, .item(), .data, NumPy or no_grad. "
+    "Keep one path from the input to the output that autograd can see.",
+    Verdict.DEAD: "the values are fine, but a gradient is exactly zero. A clamp is flat outside "
+    "its range, and so is a function that saturates. Change the value, let the gradient pass.",
+    Verdict.VANISHING: "a gradient is alive, but too small to move anything. Your function is too "
+    "flat there, or what it lets through is too large for the rest.",
+    Verdict.EXPLODING: "finite, but growing towards overflow. Limit it further.",
+    Verdict.WRONG: "finite, but far from float64. Look for a constant that is too large, or for "
+    "the difference of two numbers that are nearly equal.",
+}
+CHANGED = "what is healthy must come out as it went in. Act only where it is needed."
+
+
+def hint_for(failure: ModuleType, reading: Reading) -> str:
+    """What a learner should think of next, after a reading that is not healthy."""
+    own = getattr(failure, "HINTS", {})
+    return own.get(reading.verdict) or HINTS.get(reading.verdict, str(reading))
