@@ -122,7 +122,8 @@ class OperatorModel(nn.Module):
             check_shape(name, value, (len(z0), size))
         if steps < 0:
             raise ValueError(f"steps: expected 0 or more; got {steps}")
-        condition, row = torch.cat([tissue, perturbation], -1).unique(dim=0, return_inverse=True)
+        condition = torch.cat([tissue, perturbation], -1).to(z0)
+        condition, row = condition.unique(dim=0, return_inverse=True)
         A, b = guards.operator(self.operator(condition))[row], (condition @ self.shift)[row]
         states = [z0]
         for step in range(1, steps + 1):
