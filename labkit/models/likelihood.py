@@ -29,9 +29,11 @@ def nb_log_likelihood(x: Tensor, mu: Tensor, r: Tensor) -> Tensor:
         ValueError: x requires a gradient.
 
     Breaks when:
-        A negative or NaN input: NaN at that entry, in every dtype.
-        mu = 0 and x > 0: -Inf, and +Inf as gradient in mu; the logarithmic form has x there.
-        A second derivative: RuntimeError (once_differentiable).
+        A negative or NaN input, or r = 0: NaN at that entry, in every dtype.
+        mu = 0 and x > 0: -Inf, and +Inf as gradient in mu. With x = 0: 0, and -1.
+        mu above 1e20 and r above 1e30 at once: scored as r = 1e30.
+        float32, a slope in mu or r above 3.4e38 (mu or r below 1e-38): Inf as gradient.
+        A second derivative: RuntimeError that names another form.
 
     Source: Abramowitz and Stegun 1964, 6.1.41 and 6.3.18, for the differences of gammas.
     """
@@ -47,16 +49,17 @@ def nb_log_likelihood_from_logs(x: Tensor, log_mu: Tensor, log_r: Tensor) -> Ten
         log_r: log of the inverse dispersion, per entry or per gene; Inf is the Poisson law.
 
     Returns:
-        As `nb_log_likelihood`. Value and gradients are finite for all finite `log_mu` and
-        `log_r`, unless the value itself is too large for the dtype.
+        As `nb_log_likelihood`. Value and gradients are finite for all `log_mu` and `log_r` of
+        size up to 8e37 for which the truth fits the dtype.
 
     Raises:
         ValueError: x requires a gradient.
 
     Breaks when:
-        A negative x, or NaN: NaN at that entry.
-        log_mu above 88 and log_r above log_mu, float32: -Inf, as the true value is -mu.
-        A second derivative: RuntimeError (once_differentiable).
+        A negative x, a NaN, or log_r = -Inf: NaN at that entry.
+        log_mu = -Inf and x > 0: -Inf, but the gradient in log_mu is x. With x = 0: 0, and 0.
+        log_mu above 46 and log_r above 69 at once: scored as log_r = 69.
+        A second derivative: RuntimeError that names another form.
     """
     return apply("nb_log_likelihood_from_logs", x, log_mu, log_r)
 
@@ -97,7 +100,10 @@ def kl_per_latent(mu: Tensor, logvar: Tensor) -> Tensor:
         still cancels near l = 0, to a relative error of 2e-16 / |l|.
 
     Breaks when:
-        logvar > 89.4, float32: Inf, as the true value is.
+        logvar > 89.4, float32: Inf, as the truth is past the largest float32.
+        logvar = Inf: NaN.
+
+    Source: Kingma and Welling 2014, appendix B.
     """
     wide_mu, wide_logvar = mu.double(), logvar.double()
     kl = 0.5 * (wide_mu.square() + (wide_logvar.expm1() - wide_logvar))

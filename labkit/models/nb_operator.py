@@ -11,14 +11,13 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from labkit.models.stirling import digamma_difference, log_binomial
 
-BLOCK = 49152  # entries per pass: its float64 work stays in the cache; changes no result
-POISSON = 1e30  # a larger r is used as this one; changes no result for mu below 1e20
-UNDERFLOW = -700.0  # float64 loses exp of a smaller log r; there P(x) is proportional to r
-OVERFLOW = 700.0  # float64 loses exp of a larger log mu; there p is 1
+BLOCK = 24576  # entries per pass: its float64 work fits a 2 MB cache; changes no result
+POISSON = 1e30  # a larger r is used as this one; for mu below 1e20 that changes no result
+UNDERFLOW = -700.0  # exp of a smaller log r leaves float64, so its excess is added to log P(x)
+OVERFLOW = 700.0  # exp of a larger log mu leaves float64; long before it, p is 1
 
 
 def apply(name: str, x: Tensor, mu: Tensor, r: Tensor) -> Tensor:
@@ -49,14 +48,32 @@ class _WithSlopes(torch.autograd.Function):
     @staticmethod
     def forward(ctx, operator: Callable, x: Tensor, mu: Tensor, r: Tensor, slopes: bool) -> Tensor:
         value, *kept = operator(x, mu, r, slopes)
-        ctx.save_for_backward(*kept)
+        ctx.save_for_backward(mu, r, *kept)
         return value
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        d_mu, d_r = ctx.saved_tensors
+        mu, r, d_mu, d_r = ctx.saved_tensors
+        d_mu, d_r = _Slopes.apply(mu, r, d_mu, d_r)
         return None, None, grad * d_mu, grad * d_r, None
+
+
+class _Slopes(torch.autograd.Function):
+    """Ties the slopes to mu and r, so that a second derivative is refused and not taken as 0.
+
+    `once_differentiable` refuses only if the incoming gradient requires one itself.
+    """
+
+    @staticmethod
+    def forward(ctx, mu: Tensor, r: Tensor, d_mu: Tensor, d_r: Tensor) -> tuple[Tensor, Tensor]:
+        return d_mu.view_as(d_mu), d_r.view_as(d_r)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> None:
+        raise RuntimeError(
+            "nb_log_likelihood: expected one derivative; a second one was asked for. "
+            "Take torch.distributions.NegativeBinomial in float64 for it."
+        )
 
 
 def _from_values(x: Tensor, mu: Tensor, r: Tensor, slopes: bool) -> list[Tensor]:
@@ -84,12 +101,13 @@ def _from_logs(x: Tensor, log_mu: Tensor, log_r: Tensor, slopes: bool) -> list[T
         x, log_mu, log_r, log_odds, minus_log_q
     )
     held_i = log_r_i.clamp(min=UNDERFLOW)
+    lost_i = log_r_i - held_i
     r, r_i = log_r.exp(), held_i.exp()
     log_mass, pieces = _log_mass(x, r_i, log_odds_i, minus_log_q_i)
-    log_mass += log_r_i - held_i  # P(x) is proportional to r where r is that small
+    log_mass += lost_i  # where r is that small, P(x) is proportional to it
     value = [_join(-r * minus_log_q.to(r.dtype), i, log_mass)]
     if slopes:
-        mu_i = log_mu_i.clamp_(max=OVERFLOW).exp_()
+        mu_i = (log_mu_i - lost_i).clamp_(max=OVERFLOW).exp_()
         d_log_mu, d_r = _slopes(mu_i, x, r_i, minus_log_q_i, pieces)
         p = (log_odds - minus_log_q).exp_()
         value += [_join(-r * p.to(r.dtype), i, d_log_mu)]
