@@ -1,0 +1,24 @@
+"""Every failure refuses what only looks like a repair, and takes the library's answer."""
+
+import pytest
+from known_bad import KNOWN_BAD
+
+from labkit import check, failures
+from labkit.bench import Bench
+from labkit.check.fit import answer
+
+each_failure = pytest.mark.parametrize("name", failures.names())
+
+
+@each_failure
+def test_the_library_answer_passes(name):
+    result = check(name, answer(Bench(name).failure))
+    assert result, result
+
+
+@each_failure
+@pytest.mark.parametrize("bad", KNOWN_BAD, ids=lambda bad: bad.__name__)
+def test_a_known_bad_answer_is_refused(name, bad):
+    result = check(name, bad(Bench(name).failure))
+    assert not result
+    assert KNOWN_BAD[bad] in result.hint, result
