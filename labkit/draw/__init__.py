@@ -1,1 +1,23 @@
 """Readings and traces as pictures. The only rooms that import matplotlib, torchviz or graphviz."""
+
+from labkit.draw.figures import (
+    draw_gradients,
+    draw_graph,
+    draw_picture,
+    draw_strip,
+    draw_timeline,
+)
+from labkit.draw.paint import Picture
+from labkit.draw.plots import draw_counts, draw_curves, draw_latent
+
+__all__ = [
+    "Picture",
+    "draw_counts",
+    "draw_curves",
+    "draw_gradients",
+    "draw_graph",
+    "draw_latent",
+    "draw_picture",
+    "draw_strip",
+    "draw_timeline",
+]

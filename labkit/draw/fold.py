@@ -1,0 +1,196 @@
+"""A traced step folded to what a reader needs: one row per line of code, one cell per op.
+
+Sixty recorded ops are too many nodes for one picture. A *row* is a line of the user's program, a
+*cell* is an op of that line. Parameters and buffers fold into the op that uses them; inputs become
+cells of the row that reads them. Which op goes where depends on the program alone, never on the
+values, so that a cell stays in its place when a knob is turned.
+"""
+
+from dataclasses import dataclass, replace
+
+from labkit.draw.cells import inside_functions, is_drawn, owners, severed_parameters
+from labkit.probes.report import Op, Report
+
+ROW_CELLS = 8  # rows merge up to this many ops
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One op, or one input, as a place in the picture."""
+
+    op: int  # index in Report.ops
+    name: str
+    data: bool = False  # no gradient is expected here
+    folded: tuple[int, ...] = ()  # ops and sources whose health this cell carries too
+    inside: tuple[int, ...] = ()  # ops of an autograd Function that this cell stands for
+    learns: frozenset[int] = frozenset()  # parameters that its value depends on
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the program."""
+
+    group: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A cell hands its value to another; cells are given as (row, place in the row)."""
+
+    tail: tuple[int, int]
+    head: tuple[int, int]
+    op: int  # the op that made the value
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What is drawn: rows in the order of execution, and the edges between them."""
+
+    rows: tuple[Row, ...]
+    edges: tuple[Edge, ...]
+
+
+def step_of(report: Report) -> int:
+    """The training step that is drawn: the one where the trouble was born, else the last."""
+    if report.culprit is not None:
+        return report.culprit.step
+    return max((op.step for op in report.ops), default=0)
+
+
+def fold(report: Report) -> Program:
+    """Fold the forward pass of one traced step into rows and cells."""
+    return _Folding(report).program()
+
+
+class _Folding:
+    """The working tables of one fold; indices are positions in Report.ops."""
+
+    def __init__(self, report: Report):
+        step = step_of(report)
+        self.ops = report.ops
+        forward = [op for op in report.ops if is_drawn(op) and op.step == step]
+        self.owner = owners(forward)
+        self.inside = inside_functions(forward, self.owner)
+        self.mains = [op for op in forward if self.owner[op.index] == op.index]
+        self.reads = {op.index: self._read_by(op, forward) for op in self.mains}
+        self.learns = self._learns()
+        severed = severed_parameters(report)
+        self.cut = {op.index for op in self.mains if op.cut and self.learns[op.index] & severed}
+
+    def program(self) -> Program:
+        rows = self._merged(self._rows())
+        drawn = tuple(self._row(row) for row in rows)
+        return Program(drawn, tuple(self._edges(rows, drawn)))
+
+    def _read_by(self, op: Op, forward: list[Op]) -> tuple[int, ...]:
+        """Ops and sources that this op takes its values from, seen through what is folded."""
+        parts = [part for part in forward if self.inside.get(part.index) == op.index]
+        found = [self.owner.get(p, p) for part in (*parts, op) for p in part.parents]
+        return tuple(i for i in dict.fromkeys(found) if i != op.index)
+
+    def _learns(self) -> dict[int, frozenset[int]]:
+        """The parameters that each op depends on; a gradient is expected where there are some."""
+        found = {op.index: frozenset({op.index}) for op in self.ops if op.kind == "parameter"}
+        for op in self.mains:
+            found[op.index] = frozenset().union(*(found.get(i, ()) for i in self.reads[op.index]))
+        return found
+
+    def _rows(self) -> list[list[int]]:
+        """Ops of one line and module share a row, unless the way leaves the row or is cut."""
+        rows: list[list[int]] = []
+        row_of: dict[int, int] = {}
+        above: list[set[int]] = []  # rows that each row depends on
+        latest: dict[tuple, int] = {}
+        for op in self.mains:
+            needs = {row_of[i] for i in self.reads[op.index] if i in row_of}
+            key = (op.group, op.file, op.line)
+            row = latest.get(key)
+            leaves = any(row in above[need] for need in needs - {row})
+            if row is None or leaves or self.cut.intersection(self.reads[op.index]):
+                row = latest[key] = len(rows)
+                rows.append([])
+                above.append(set())
+            rows[row].append(op.index)
+            row_of[op.index] = row
+            needs.discard(row)
+            above[row] |= needs.union(*(above[need] for need in needs))
+            for other in above:
+                other |= above[row] if row in other else set()
+        return rows
+
+    def _merged(self, rows: list[list[int]]) -> list[list[int]]:
+        """Join rows that follow each other without a branch and belong together."""
+        while pair := self._mergeable(rows):
+            tail, head = pair
+            joined = sorted(rows[tail] + rows[head])
+            rows = [joined if r == head else row for r, row in enumerate(rows) if r != tail]
+        return rows
+
+    def _mergeable(self, rows: list[list[int]]) -> tuple[int, int] | None:
+        """Two rows to join next: nothing else lies between them, and neither gets too long."""
+        before, after = self._neighbours(rows)
+        for head, needs in enumerate(before):
+            for tail in sorted(needs):
+                straight = after[tail] == {head} or needs == {tail}
+                short = len(rows[tail]) + len(rows[head]) <= ROW_CELLS
+                alone = len(after[tail]) == 1
+                if straight and short and self._related(rows[tail], rows[head], alone):
+                    return tail, head
+        return None
+
+    def _neighbours(self, rows: list[list[int]]) -> tuple[list[set[int]], list[set[int]]]:
+        row_of = {i: r for r, row in enumerate(rows) for i in row}
+        before = [
+            {row_of[j] for i in row for j in self.reads[i] if j in row_of} - {r}
+            for r, row in enumerate(rows)
+        ]
+        after = [{r for r, needs in enumerate(before) if row in needs} for row in range(len(rows))]
+        return before, after
+
+    def _related(self, tail: list[int], head: list[int], alone: bool) -> bool:
+        """True for rows that a reader takes as one step; `alone`: nobody else reads the first."""
+        first, second = self.ops[tail[-1]], self.ops[head[0]]
+        if self.cut.intersection(tail):
+            return False
+        if first.group == second.group or (first.file, first.line) == (second.file, second.line):
+            return True
+        data = not any(self.learns[i] for i in tail)
+        calls = bool(first.function) and f"{first.function}(" in second.source
+        return alone and (data or (calls and len(head) == 1))
+
+    def _row(self, row: list[int]) -> Row:
+        sources = dict.fromkeys(j for i in row for j in self.reads[i] if j not in self.owner)
+        inputs = [self._input(j) for j in sources if self.ops[j].kind == "input"]
+        groups = [self.ops[i].group for i in row]
+        group = max(reversed(groups), key=groups.count)
+        return Row(group, (*inputs, *(self._cell(i) for i in row)))
+
+    def _input(self, source: int) -> Cell:
+        return Cell(source, self.ops[source].name, data=True)
+
+    def _cell(self, op: int) -> Cell:
+        moved = [i for i, main in self.owner.items() if main == op and i not in (op, *self.inside)]
+        kinds = ("parameter", "buffer", "constant")
+        silent = [i for i in self.reads[op] if self.ops[i].kind in kinds]
+        inside = tuple(i for i, main in self.inside.items() if main == op)
+        name = self.ops[op].node.removesuffix("Backward") if inside else self.ops[op].name
+        learns = self.learns[op]
+        return Cell(op, name.strip("_"), not learns, (*moved, *silent), inside, learns)
+
+    def _edges(self, rows: list[list[int]], drawn: tuple[Row, ...]) -> list[Edge]:
+        row_of = {i: r for r, row in enumerate(rows) for i in row}
+        spot = {
+            (r, cell.op): (r, k) for r, row in enumerate(drawn) for k, cell in enumerate(row.cells)
+        }
+        edges: dict[tuple[int, int], Edge] = {}
+        for op, reads in self.reads.items():
+            for source in reads:
+                tail, head = row_of.get(source), row_of[op]
+                if tail is not None and tail != head:
+                    cut = source in self.cut
+                    edge = Edge(spot[tail, source], spot[head, op], source, cut)
+                    known = edges.setdefault((tail, head), edge)
+                    edges[tail, head] = replace(known, cut=cut and known.cut)
+        return list(edges.values())

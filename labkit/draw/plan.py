@@ -1,0 +1,111 @@
+"""The plan of a graph: what a slider does not move. Made once per topology, then remembered."""
+
+import math
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from itertools import count
+
+from labkit.draw.cells import severed_parameters
+from labkit.draw.fold import Cell, Program, Row, fold, step_of
+from labkit.draw.layout import Layout, Node, lay_out
+from labkit.draw.scene import SMALL, shortened, width_of
+from labkit.probes.report import Op, Report
+
+WIDTH, HEIGHT = 480.0, 600.0  # the picture that a plan should fit
+CELL, GAP = 28.0, 2.0  # height of a cell, space between cells
+HEAD = 13.0  # height of the words above a row
+LEAST, LONGEST = 36.0, 96.0  # width of a cell; of the words above a row
+LINES = (110.0, 130.0, 150.0, 170.0, 200.0, 240.0, 290.0)  # widths at which a row may break
+KEPT = 32  # plans that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A folded program, its blocks and where they stand."""
+
+    program: Program
+    labels: tuple[str, ...]  # words above each row, "" where the ground says it
+    nodes: tuple[Node, ...]
+    layout: Layout
+    number: int  # another one for every plan that was ever made
+
+
+_numbers = count()
+_plans: OrderedDict[int, Plan] = OrderedDict()
+
+
+def plan(report: Report) -> Plan:
+    """The plan for this topology, from memory where it was made before."""
+    kinds = tuple(map(_kind, report.ops))
+    key = hash((report.topology, step_of(report), kinds, severed_parameters(report)))
+    if key not in _plans:
+        _plans[key] = _made(fold(report))
+        while len(_plans) > KEPT:
+            _plans.popitem(last=False)
+    _plans.move_to_end(key)
+    return _plans[key]
+
+
+def name_of(cell: Cell) -> str:
+    """What stands in a cell: the op's name without its path and torch's internal suffix."""
+    return shortened(cell.name.rpartition(".")[2].removesuffix("_forward"), LONGEST)
+
+
+def _kind(op: Op) -> tuple:
+    """What `Report.topology` leaves out and a fold looks at."""
+    return op.file, op.line, op.kind, op.outputs[0].dtype if op.outputs else ""
+
+
+def _made(program: Program) -> Plan:
+    """Break rows where the whole picture becomes largest on the screen."""
+    counts = Counter(_top(row.group) for row in program.rows)
+    shared = {group for group, n in counts.items() if n > 1}
+    labels = tuple(_label(row.group, shared) for row in program.rows)
+    edges = tuple((edge.tail, edge.head) for edge in program.edges)
+    tries = []
+    for line in LINES:
+        rows = zip(program.rows, labels, strict=True)
+        nodes = tuple(_node(row, label, line, shared) for row, label in rows)
+        tries.append(Plan(program, labels, nodes, lay_out(nodes, edges), next(_numbers)))
+    return max(tries, key=lambda made: _scale(made.layout))
+
+
+def _scale(layout: Layout) -> float:
+    return min(WIDTH / max(layout.width, 1), HEIGHT / max(layout.height, 1))
+
+
+def _top(group: str) -> str:
+    return group.partition(".")[0]
+
+
+def _label(group: str, shared: set[str]) -> str:
+    """Words above a row: nothing that the ground it stands on says already."""
+    return group.partition(".")[2] if _top(group) in shared else group.removesuffix(".forward")
+
+
+def _node(row: Row, label: str, line: float, shared: set[str]) -> Node:
+    group = _top(row.group) if _top(row.group) in shared else ""
+    least = math.ceil(min(width_of(label, SMALL), LONGEST)) if label else 0.0
+    widths = [math.ceil(max(LEAST, width_of(name_of(cell)) + 20)) for cell in row.cells]
+    return Node(_broken(widths, line), HEAD if label else 0.0, CELL, GAP, least, group)
+
+
+def _broken(widths: list[float], line: float) -> tuple[tuple[float, ...], ...]:
+    """Fill lines up to a width, then narrow them while their number stays."""
+    best = _filled(widths, line)
+    while line > max(widths):
+        line -= 4
+        narrower = _filled(widths, line)
+        if len(narrower) > len(best):
+            break
+        best = narrower
+    return best
+
+
+def _filled(widths: list[float], line: float) -> tuple[tuple[float, ...], ...]:
+    lines: list[list[float]] = [[]]
+    for width in widths:
+        if lines[-1] and sum(lines[-1]) + GAP * len(lines[-1]) + width > line:
+            lines.append([])
+        lines[-1].append(width)
+    return tuple(map(tuple, lines))

@@ -1,0 +1,282 @@
+/* The page side of labkit.panel: it shows what it gets and says what the hand does. */
+
+const make = (tag, attributes = {}, ...children) => {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+};
+
+const picture = (attributes) => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+};
+
+let panels = 0;
+
+function render({ model, el }) {
+  const spec = model.get("spec");
+  const prefix = `lk${(panels += 1)}`;
+  const update = []; // called after every change, each with one part of the page to renew
+
+  const set = (change) => {
+    model.set("settings", { ...model.get("settings"), ...change });
+    model.save_changes();
+    renew();
+  };
+
+  /* badge ------------------------------------------------------------------------------- */
+
+  const mark = make("span", { class: "lk-badge-mark", "aria-hidden": "true" });
+  const word = make("strong");
+  const words = make("span");
+  const badge = make(
+    "div", { class: "lk-badge", role: "status" }, mark, make("span", { class: "lk-badge-text" }, word, ": ", words),
+  );
+  const say = ({ status, mark: sign, word: name, line }) => {
+    badge.dataset.status = status;
+    mark.textContent = sign;
+    word.textContent = name;
+    words.textContent = line;
+    panel.classList.toggle("lk-stale", status === "error");
+  };
+
+  /* knobs ------------------------------------------------------------------------------- */
+
+  const dial = (knob, id) => {
+    const decimals = (String(knob.step).split(".")[1] || "").length;
+    const value = (index) => Number((knob.low + index * knob.step).toFixed(10));
+    const index = (number) => Math.round((number - knob.low) / knob.step);
+    const text = (number) => (number === value(index(number)) ? number.toFixed(decimals) : String(number));
+    const input = make("input", {
+      type: "range", id, min: 0, max: knob.count, step: 1, "data-knob": knob.name,
+      oninput: () => set({ [knob.name]: value(Number(input.value)) }),
+    });
+    const shown = make("output", { class: "lk-value", for: id });
+    const marks = knob.marks.map((m) => {
+      const at = make("button", {
+        class: "lk-mark", tabindex: -1, title: `${knob.name} = ${text(m.value)}`,
+        style: `left:${(100 * (m.value - knob.low)) / (knob.count * knob.step)}%`,
+        onclick: () => set({ [knob.name]: m.value }),
+      }, m.words);
+      return at;
+    });
+    update.push((settings) => {
+      const number = settings[knob.name];
+      if (Number(input.value) !== index(number)) input.value = index(number);
+      shown.textContent = `${text(number)} ${knob.unit}`;
+      input.setAttribute("aria-valuetext", shown.textContent);
+    });
+    return make("div", { class: "lk-dial" },
+      make("label", { for: id }, knob.name, make("span", { class: "lk-help" }, ` ${knob.help}`)),
+      shown, input, make("div", { class: "lk-marks" }, ...marks));
+  };
+
+  const choice = (knob, id) => {
+    const options = knob.options.map((option) => {
+      const input = make("input", {
+        type: "radio", name: id, value: option, "data-knob": knob.name,
+        onchange: () => set({ [knob.name]: option }),
+      });
+      update.push((settings) => { input.checked = settings[knob.name] === option; });
+      return make("label", {}, input, option);
+    });
+    return [
+      make("span", { class: "lk-name", id, title: knob.help }, knob.name),
+      make("div", { class: "lk-choice", role: "radiogroup", "aria-labelledby": id }, ...options),
+    ];
+  };
+
+  const ids = (knob) => `${prefix}-${knob.name}`;
+  const dials = spec.knobs.filter((k) => !k.options).map((k) => dial(k, ids(k)));
+  const choices = spec.knobs.filter((k) => k.options).flatMap((k) => choice(k, ids(k)));
+
+  const VERBS = { broken: "break", repaired: "repair" };
+  const buttons = Object.entries(spec.cases).map(([name, settings]) => {
+    const button = make("button", { class: "lk-button", "data-case": name, onclick: () => set(settings) }, VERBS[name] || name);
+    update.push((now) => {
+      const here = Object.entries(settings).every(([knob, value]) => now[knob] === value);
+      button.setAttribute("aria-pressed", String(here));
+    });
+    return button;
+  });
+
+  const code = make("code");
+  const copy = make("button", { class: "lk-button", onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      copy.textContent = "copied";
+    } catch {
+      getSelection().selectAllChildren(code); // no clipboard here: at least it is selected
+      copy.textContent = "selected";
+    }
+    setTimeout(() => { copy.textContent = "copy"; }, 1500);
+  } }, "copy");
+
+  const knobs = make("div", { class: "lk-knobs" }, ...dials,
+    make("div", { class: "lk-choices" }, ...choices),
+    make("div", { class: "lk-doing" }, ...buttons, make("span", { class: "lk-code" }, code, copy)));
+
+  /* pictures ---------------------------------------------------------------------------- */
+
+  const graph = picture({ class: "lk-graph", tabindex: 0, role: "group", "aria-roledescription": "graph",
+    preserveAspectRatio: "xMidYMin meet", "font-size": 11 });
+  const timeline = picture({ class: "lk-timeline", role: "img", "font-size": 11 });
+  const gradients = picture({ class: "lk-gradients", role: "img", "font-size": 11 });
+  let keyed = new Map();
+  let view = { x: 0, y: 0, zoom: 1 };
+  let size = { width: 1, height: 1 };
+
+  const look = () => {
+    const [w, h] = [size.width / view.zoom, size.height / view.zoom];
+    view.x = Math.min(Math.max(view.x, -w / 2), size.width - w / 2);
+    view.y = Math.min(Math.max(view.y, -h / 2), size.height - h / 2);
+    graph.setAttribute("viewBox", `${view.x} ${view.y} ${w} ${h}`);
+  };
+  const zoom = (factor) => {
+    const next = factor ? Math.min(Math.max(view.zoom * factor, 0.5), 6) : 1;
+    const middle = [view.x + size.width / view.zoom / 2, view.y + size.height / view.zoom / 2];
+    view = factor
+      ? { x: middle[0] - size.width / next / 2, y: middle[1] - size.height / next / 2, zoom: next }
+      : { x: 0, y: 0, zoom: 1 };
+    look();
+  };
+  const pan = (dx, dy) => { view.x += dx; view.y += dy; look(); };
+
+  const draw = (node, { width, height, svg, alt }) => {
+    node.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    node.setAttribute("aria-label", alt);
+    node.innerHTML = svg;
+  };
+
+  let plan = null;
+  const layout = () => {
+    const drawn = model.get("graph");
+    if (drawn.id === plan) return;
+    plan = drawn.id;
+    size = { width: drawn.width || 1, height: drawn.height || 1 };
+    draw(graph, drawn);
+    keyed = new Map([...graph.querySelectorAll("[data-key]")].map((node) => [node.dataset.key, node]));
+    zoom(0);
+  };
+  const recolour = ({ live, alt }) => {
+    graph.setAttribute("aria-label", `${alt} Arrow keys walk through the ops, plus and minus zoom.`);
+    for (const [key, [role, text]] of Object.entries(live)) {
+      const node = keyed.get(key);
+      if (!node) continue;
+      if (node.getAttribute("class") !== role) node.setAttribute("class", role);
+      if (node.tagName === "text" && node.textContent !== text) node.textContent = text;
+    }
+  };
+
+  /* pointing ---------------------------------------------------------------------------- */
+
+  const detail = make("div", { class: "lk-detail", "aria-live": "polite" });
+  const point = (op) => {
+    if (op === model.get("pointed")) return;
+    model.set("pointed", op);
+    model.save_changes();
+  };
+  const under = (event) => event.target.closest?.("[data-op]");
+  for (const node of [graph, timeline]) {
+    node.addEventListener("pointerover", (event) => { if (under(event)) point(Number(under(event).dataset.op)); });
+    node.addEventListener("pointerleave", () => point(-1));
+  }
+  graph.addEventListener("blur", () => point(-1));
+
+  const explain = () => {
+    const { words: lines = [], cell = -1 } = model.get("detail");
+    detail.replaceChildren(...lines.map((line) => make("p", {}, line)));
+    for (const node of graph.querySelectorAll(".lk-ring")) node.remove();
+    const here = graph.querySelector(`[data-op="${cell}"]`);
+    if (!here || model.get("pointed") < 0) return;
+    const ring = here.cloneNode();
+    for (const name of ["data-op", "data-key"]) ring.removeAttribute(name);
+    ring.setAttribute("class", "lk-ring");
+    graph.append(ring);
+  };
+
+  const walk = (dx, dy) => {
+    const cells = [...graph.querySelectorAll("[data-op]")].map((node) => ({
+      op: Number(node.dataset.op), x: Number(node.getAttribute("x")) + Number(node.getAttribute("width")) / 2,
+      y: Number(node.getAttribute("y")),
+    }));
+    const from = cells.find((c) => c.op === model.get("pointed"));
+    if (!from) return point(cells[0]?.op ?? -1);
+    const cost = (c) => {
+      const [along, aside] = dx ? [(c.x - from.x) * dx, Math.abs(c.y - from.y)] : [(c.y - from.y) * dy, Math.abs(c.x - from.x)];
+      return along > 1 ? along + 3 * aside : Infinity;
+    };
+    const [next] = cells.filter((c) => cost(c) < Infinity).sort((a, b) => cost(a) - cost(b));
+    if (next) point(next.op);
+  };
+
+  const KEYS = {
+    "+": () => zoom(1.3), "=": () => zoom(1.3), "-": () => zoom(1 / 1.3), 0: () => zoom(0), Escape: () => point(-1),
+    ArrowLeft: (shift) => (shift ? pan(-40, 0) : walk(-1, 0)), ArrowRight: (shift) => (shift ? pan(40, 0) : walk(1, 0)),
+    ArrowUp: (shift) => (shift ? pan(0, -40) : walk(0, -1)), ArrowDown: (shift) => (shift ? pan(0, 40) : walk(0, 1)),
+  };
+  graph.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || !KEYS[event.key]) return;
+    KEYS[event.key](event.shiftKey);
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  graph.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return; // the page scrolls as usual
+    event.preventDefault();
+    zoom(event.deltaY < 0 ? 1.15 : 1 / 1.15);
+  }, { passive: false });
+  graph.addEventListener("pointermove", (event) => {
+    if (!(event.buttons & 1)) return;
+    const unit = size.width / view.zoom / graph.clientWidth;
+    pan(-event.movementX * unit, -event.movementY * unit);
+  });
+
+  const zoomer = (label, name, factor) =>
+    make("button", { class: "lk-button", "aria-label": name, title: name, onclick: () => zoom(factor) }, label);
+  const left = make("div", { class: "lk-left" });
+  left.append(graph, make("div", { class: "lk-zoom" },
+    zoomer("+", "zoom in", 1.3), zoomer("−", "zoom out", 1 / 1.3), zoomer("◻", "show all", 0)));
+
+  /* the whole --------------------------------------------------------------------------- */
+
+  const right = make("div", { class: "lk-right" }, knobs);
+  right.append(timeline, gradients);
+  const card = make("details", { class: "lk-card" }, make("summary", {}, `${spec.title}: card`),
+    make("dl", {}, ...spec.card.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)])));
+  const panel = make("div", { class: "lk-panel", role: "group", "aria-label": `Bench: ${spec.title}` },
+    badge, make("div", { class: "lk-body" }, left, right), detail, card);
+  for (const kind of ["keydown", "keyup", "keypress"]) {
+    // JupyterLab must not take the keys that turn a knob
+    panel.addEventListener(kind, (event) => event.stopPropagation());
+  }
+
+  let frame = null;
+  const renew = () => {
+    const settings = model.get("settings");
+    for (const part of update) part(settings);
+    layout();
+    if (model.get("frame") !== frame) {
+      const before = frame || {};
+      frame = model.get("frame");
+      say(frame.badge);
+      code.textContent = frame.code;
+      recolour(frame);
+      if (frame.timeline !== before.timeline) draw(timeline, frame.timeline);
+      if (frame.gradients !== before.gradients) draw(gradients, frame.gradients);
+    }
+    explain();
+  };
+
+  renew();
+  el.append(panel);
+  model.on("change", renew);
+  return () => model.off("change", renew);
+}
+
+export default { render };
