@@ -21,11 +21,9 @@ def spectral_norm(A: Tensor) -> Tensor:
     Breaks when: singular values tie, as in the identity: the gradient is one choice of many.
     """
     wide = _checked(A)
-    scale = wide.detach().abs().amax((-2, -1), keepdim=True)
-    scale = torch.where(scale == 0, 1.0, scale)  # without it squares of 1e19 overflow float32
-    S, finite = wide / scale, wide.isfinite().flatten(-2).all(-1)
-    sigma = torch.linalg.matrix_norm(torch.where(finite[..., None, None], S, 0.0), 2)
-    return torch.where(finite, sigma * scale[..., 0, 0], torch.nan).to(A.dtype)
+    finite = wide.isfinite().flatten(-2).all(-1)  # the decomposition raises for NaN
+    sigma = torch.linalg.matrix_norm(torch.where(finite[..., None, None], wide, 0.0), 2)
+    return torch.where(finite, sigma, torch.nan).to(A.dtype)
 
 
 def unit(x: Tensor) -> Tensor:
