@@ -79,6 +79,7 @@ class Guards:
     `decoder_r` (4) and `logs` (5). `logvar` is one cap in front of both uses of the log-variance.
     `log_r` is the cap that makes 3, 4 and 5 needless where r is decoded from its logarithm.
     `decoder_r`, `r` and `logs` act on the guide's form of the loss, `log_r` on the stable one.
+    The guide's likelihood scores negative counts as 0 by itself, even if `counts` is off.
     """
 
     logvar: Function = unguarded

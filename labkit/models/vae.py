@@ -120,8 +120,9 @@ def elbo_loss(
     Returns:
         The loss, and {"reconstruction", "kl"}, scalars.
 
-    Breaks when: nothing caps `log_r`: NaN from logvar near 11, as r_x overflows. With that cap
-        alone: Inf from logvar near 86, where the KL's exp overflows (trained model, float32).
+    Breaks when: (trained model, 64 cells, float32, every logvar the same) `logvar` is not capped:
+        Inf from 83.2, where the KL summed over the cells overflows. `log_r` neither: Inf from
+        23.2. `guide` form without its guards: NaN from 5.0, where r_x overflows.
 
     Source: Kingma & Welling 2014, eq. 10; Lopez et al. 2018 for the negative binomial.
     """

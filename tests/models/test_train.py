@@ -155,6 +155,7 @@ def test_going_back_restores_every_bit_but_not_the_data_position():
     assert len(run.losses) == 8
     run.step(good_loss(run))  # trains on a copy: the verified state keeps its bits
     assert same(good["model"], run.verified["model"])
+    assert same(good["optimizer"]["state"], run.verified["optimizer"]["state"])
 
 
 def test_a_run_that_cannot_be_saved_fails_with_its_reason():
