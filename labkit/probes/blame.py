@@ -27,6 +27,9 @@ def blame(session) -> Finding | None:
     elif _updates(session, path):
         finding.phase = "optimizer"
     finding.leaves = {sink.leaf for sink in harm if sink.leaf is not None}
+    finding.spoilt = {
+        sink.leaf: "nan" if sink.stats.nan else "inf" for sink in harm if sink.leaf is not None
+    }
     return finding
 
 
@@ -118,9 +121,13 @@ class Walk:
 
     def _backward(self, event: Event) -> list[Event]:
         fed = [self.events[parent] for parent, stats in event.fed if stats.bad]
-        if fed or any(stats.bad for stats in event.inputs):
+        if fed:
             return fed
-        if event.forward is None:
+        inner = [e for e in map(self.events.__getitem__, event.inner) if e.bad]
+        births = [e for e in inner if not self.causes(e)]
+        if births:
+            return births[:1]
+        if event.forward is None or any(stats.bad for stats in event.inputs):
             return []
         forward = self.events[event.forward]
         if forward.bad and not self.meant(forward):
@@ -132,11 +139,7 @@ class Walk:
         found = dict.fromkeys(parent for parent, stats in event.fed if stats.bad)
         if event.phase == "source":
             found = dict.fromkeys(event.parents)
-        return [
-            self.events[p]
-            for p in found
-            if self.events[p].bad or self.events[p].tool is None or self.events[p].tool.read
-        ]
+        return [parent for parent in map(self.events.__getitem__, found) if _blamable(parent)]
 
     def meant(self, event: Event) -> bool:
         """Infinities that were written down (a mask, a start value) and what only carries them."""
@@ -163,6 +166,12 @@ class Walk:
         if scalar and event.name in ("where", "clamp", "clamp_min", "clamp_max"):
             return True
         return event.bad_input and self._carried(event)
+
+
+def _blamable(event: Event) -> bool:
+    if event.bad or event.tool is None:
+        return True
+    return event.tool.read or event.tool.unset
 
 
 def _mask_like(event: Event) -> bool:

@@ -1,5 +1,6 @@
 """Calls that leave no operator behind: detach, .data, numpy, requires_grad_, backward, ..."""
 
+import inspect
 import sys
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from labkit.probes.record import Recorder
 from labkit.probes.stats import Stats
 from labkit.probes.tape import Tape
 
-_ADD_GROUP = torch.optim.Optimizer.add_param_group.__code__
+_ADD_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group).__code__
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Calls(TorchFunctionMode):
     # Each method below stands in for one of the calls named in _SPECIAL.
 
     def bypass(self, func, args, kwargs):
-        self.recorder.bypass = "detach"
+        self.recorder.bypass = "data" if func == _T.data.__get__ else "detach"
         try:
             return func(*args, **kwargs)
         finally:
@@ -87,9 +88,8 @@ class Calls(TorchFunctionMode):
         if not inside:
             values = out.flatten().tolist() if 0 < out.numel() <= 64 else ()
             parents = [p for p in map(tape.echo, values) if p is not None]
-            numpy = not isinstance(args[0] if args else 0, int | float | list | tuple)
-            if numpy and not parents:
-                parents = [i for i in tape.escapes if tape.events[i].step == tape.step]
+            if not isinstance(args[0] if args else 0, int | float):
+                parents = parents or tape.leaks()
             if not parents:
                 return out
         else:
@@ -102,8 +102,7 @@ class Calls(TorchFunctionMode):
 
     def from_numpy(self, func, args, kwargs):
         out = func(*args, **kwargs)
-        tape = self.tape
-        parents = [i for i in tape.escapes if tape.events[i].step == tape.step]
+        parents = self.tape.leaks()
         if parents:
             self._claim(out, self._event("from_numpy", parents))
         return out
@@ -186,9 +185,13 @@ class Calls(TorchFunctionMode):
         return event
 
     def _escaped(self, name: str, tensors, live: bool) -> None:
-        parents = [self.tape.look(x, None).event for x in tensors]
-        event = self._event(name, parents)
+        found = [self.tape.look(x, None) for x in tensors]
+        if not live:
+            for known in found:
+                self.tape.cut(known)
+        event = self._event(name, [known.event for known in found])
         event.cut = event.live = live
+        event.outputs = event.inputs
         self.tape.escapes.append(event.index)
 
     def _claim(self, tensor: Tensor, event) -> None:
@@ -219,6 +222,8 @@ class Calls(TorchFunctionMode):
         """What a step returned counts as its loss if no backward ran in it."""
         known = self.tape.known.get(id(tensor))
         if known is not None:
+            maker = self.tape.events[known.event]
+            maker.cut = maker.live and maker.graph and not tensor.requires_grad
             self.roots.append(Root(self.tape.step, known.event, _total(tensor), known.stats))
 
     def _settle(self) -> None:

@@ -81,7 +81,7 @@ def _excuse(session, flow: Flow, node: Event) -> str:
         if all(s.word == "zero" for s in parent.outputs):
             if parent.kind == "parameter" and parent.gradient and parent.gradient.large > 0:
                 return f"{parent.name} starts at zero and is about to move"
-            if parent.kind in ("constant", "buffer"):
+            if parent.kind in ("constant", "buffer", "op"):
                 return "multiplied by a constant zero"
             if parent.kind == "input":
                 return f"its input {parent.name} is zero"
@@ -93,7 +93,7 @@ def _origins(flow: Flow, event: Event) -> list[Event]:
     found, todo = [], [flow.events[p] for p in event.parents]
     while todo:
         event = todo.pop()
-        if event.phase == "source":
+        if event.phase == "source" or (event.tool is not None and event.tool.made):
             found.append(event)
         elif event.tool is not None and (event.tool.moved or event.tool.copies):
             todo.extend(flow.events[p] for p in event.parents)

@@ -7,7 +7,18 @@ class Event:
     __slots__ = (
         *("index", "step", "phase", "kind", "name", "tool", "node", "module", "code", "line"),
         *("parents", "inputs", "outputs", "gradient", "forward", "cut", "live", "graph"),
-        *("bypass", "scalars", "harmful", "mutates", "value", "fed", "leaf", "around"),
+        *(
+            "bypass",
+            "scalars",
+            "harmful",
+            "mutates",
+            "value",
+            "fed",
+            "leaf",
+            "around",
+            "inner",
+            "error",
+        ),
     )
 
     def __init__(self, index: int, step: int, phase: str, kind: str, name: str, place):
@@ -30,6 +41,8 @@ class Event:
         self.value = None  # what .item() returned
         self.fed = ()  # backward: (event, what it sent) for each gradient that entered
         self.leaf = None
+        self.error = 0.0  # shadow mode: relative error against float64
+        self.inner = ()  # backward: operators that Python ran inside this node
         self.around = ()  # source: modules that ran when it was first used
 
     @property

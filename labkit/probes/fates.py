@@ -2,8 +2,8 @@
 
 import torch
 
+from labkit.probes.harm import scaled_steps
 from labkit.probes.report import Fate
-from labkit.probes.stats import Histogram
 
 
 def fates(session) -> tuple[list[Fate], dict[str, int]]:
@@ -26,7 +26,7 @@ def reported(session) -> dict:
     for index in tape.leaves.values():
         event = tape.events[index]
         if id(event.leaf) not in known and (not session.models or _inside(session, event)):
-            name = session.hidden.get(id(event.leaf)) or event.name
+            name = session.hidden.get(id(event.leaf)) or tape.names[id(event.leaf)][1]
             name = name if name not in found else f"{name}#{index}"
             found[name] = event.leaf
             known.add(id(event.leaf))
@@ -67,12 +67,10 @@ def _fate(session, name: str, leaf) -> Fate:
     shape = tuple(leaf.shape)
     if not arrivals:
         return Fate(name, shape, "none", None)
+    forgiven = scaled_steps(session)
+    counted = [a for a in arrivals if a.step not in forgiven] or arrivals
     last = arrivals[-1]
-    return Fate(name, shape, _word(arrivals), _histogram(last), last.norm)
-
-
-def _histogram(arrival) -> Histogram | None:
-    return arrival.histogram
+    return Fate(name, shape, _word(counted), last.histogram, last.norm)
 
 
 def _word(arrivals) -> str:

@@ -19,4 +19,5 @@ class Finding:
     name: str = ""
     leaves: set[int] = field(default_factory=set)  # ids of the parameters it harms
     events: tuple[str, ...] = ()  # words for the links of the path, where they are known
+    spoilt: dict[int, str] = field(default_factory=dict)  # parameters that went bad, and how
     at: int = 0  # when the harm was done

@@ -63,6 +63,16 @@ def user_frame(frame: FrameType | None) -> FrameType | None:
     return frame
 
 
+def user_frames(frame: FrameType | None, last: int = 0) -> list[FrameType]:
+    """Every frame of the user's code, innermost first."""
+    found = []
+    while frame is not None and id(frame) != last:
+        if _KINDS.get(frame.f_code, _classify(frame.f_code)) == _USER:
+            found.append(frame)
+        frame = frame.f_back
+    return found
+
+
 def modules_around(frame: FrameType | None, last: int = 0) -> list:
     """Every module whose forward runs, innermost first, each with the frame that called it."""
     found = []

@@ -59,7 +59,7 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
     made = session.tape.created.get(leaf)
     builders = list(session.calls.builders.values())
     if builders:
-        late = made is not None and made.index > builders[-1][2]
+        late = made is not None and made.index >= builders[-1][2]
         hidden = leaf in session.hidden
         finding.place = made if made is not None and (late or hidden) else builders[-1][1]
         if late:
@@ -71,16 +71,28 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
 
 def undone(session, flow: Flow) -> Finding | None:
     """A gradient arrived, and was gone or zero when the optimizer came."""
-    arrivals = latest(session)
+    arrivals, found = latest(session), None
     for move in session.training.moves:
         arrival = arrivals.get((move.step, id(move.leaf)))
         if arrival is None or not arrival.stats.large > 0 or arrival.event > move.event:
             continue
         if move.gradient is None:
-            return _dropped(session, move, arrival)
-        if move.gradient.large == 0:
-            return _zeroed(flow, move)
-    return None
+            finding = _dropped(session, move, arrival)
+        else:
+            finding = _zeroed(flow, move) if move.gradient.large == 0 else None
+        found = found or finding
+        if finding is not None:
+            found.leaves.add(id(move.leaf))
+    return found
+
+
+def betrayed(session, flow: Flow) -> Finding | None:
+    """A saved value that was written through ``.data`` before its backward ran."""
+    if not session.gradients.wrong:
+        return None
+    writer, node = (flow.events[i] for i in min(session.gradients.wrong))
+    remark = f"{node.name} had saved these values: its gradient is now wrong, without a word"
+    return Finding(Verdict.WRONG, writer, [writer, node], remark, at=writer.index)
 
 
 def _dropped(session, move, arrival) -> Finding | None:

@@ -44,6 +44,8 @@ class Gradients:
         self.feeders: dict = {}  # node -> events that sent it a gradient
         self.seen: dict[int, tuple] = {}  # gradients measured in this backward
         self.unsettled = False
+        self.python: list[tuple] = []  # node, event: operators run by Python inside a node
+        self.wrong: list[tuple[int, int]] = []  # who wrote behind autograd, the node that suffers
         self.arrivals: list[Arrival] = []
 
     def watch(self, tensor: Tensor, maker: Event) -> None:
@@ -82,12 +84,28 @@ class Gradients:
         _fed(event, self.feeders.pop(node, ()))
         event.inputs = tuple(self.stats(grad) for grad in entered if grad is not None)
         event.outputs = tuple(self.stats(grad) for grad in left if grad is not None)
+        event.inner = self._inner(node)
+        if self.tape.behind:
+            self._betrayed(node, event)
         if event.inputs and maker.gradient is None:
             maker.gradient = event.inputs[0]
         for (after, _), grad in zip(node.next_functions, left, strict=False):
             if after is not None and grad is not None:
                 self.feeders.setdefault(after, []).append((event.index, self.stats(grad)))
         self.unsettled = True
+
+    def _inner(self, node) -> tuple[int, ...]:
+        return tuple(index for which, index in self.python if which is node)
+
+    def _betrayed(self, node, event: Event) -> None:
+        """Was something that this node saved written through ``.data`` since then?"""
+        for name in dir(node):
+            if name.startswith("_saved_"):
+                saved = getattr(node, name, None)
+                if isinstance(saved, Tensor):
+                    writer = self.tape.behind.get(self.tape.key(saved), -1)
+                    if writer > event.forward:
+                        self.wrong.append((writer, event.index))
 
     def stats(self, grad: Tensor) -> Stats:
         """Measure a gradient once, although two nodes see it."""
@@ -106,9 +124,9 @@ class Gradients:
             feeders = self.feeders.pop(node)
             leaf = node.variable
             if leaf is not None and leaf.grad is not None:
-                self._arrived(leaf, feeders)
+                self._arrived(node, leaf, feeders)
 
-    def _arrived(self, leaf: Tensor, feeders: list) -> None:
+    def _arrived(self, node, leaf: Tensor, feeders: list) -> None:
         tape = self.tape
         source = tape.leaves.get(id(leaf))
         if source is None:
@@ -120,6 +138,7 @@ class Gradients:
         event.module = maker.module
         event.node, event.forward = "AccumulateGrad", source
         _fed(event, feeders)
+        event.inner = self._inner(node)
         stats = measure(leaf.grad)
         event.outputs = (stats,)
         event.leaf = leaf
@@ -154,6 +173,7 @@ class Gradients:
     def turn(self) -> None:
         """A new step: forget the graphs of the last one, so that their memory can go."""
         self.nodes.clear()
+        self.python.clear()
         self.feeders.clear()
         for handle in self.handles:
             handle.remove()

@@ -28,8 +28,9 @@ def sinks(session) -> list[Sink]:
 
 
 def _losses(session) -> list[Sink]:
-    roots = session.calls.roots
-    return [Sink(r.event, r.event, r.stats, "loss") for r in roots if r.stats.bad]
+    roots, scaled = session.calls.roots, scaled_steps(session)
+    bad = [root for root in roots if root.stats.bad and root.step not in scaled]
+    return [Sink(root.event, root.event, root.stats, "loss") for root in bad]
 
 
 def _gradients(session) -> list[Sink]:
@@ -39,7 +40,7 @@ def _gradients(session) -> list[Sink]:
         if move.gradient is not None and move.gradient.bad:
             found.append(Sink(move.origin, move.origin, move.gradient, "gradient", id(move.leaf)))
     ends = {end.step: end for end in session.ends}
-    scaled = _scaled_steps(session)
+    scaled = scaled_steps(session)
     stepping = bool(session.training.stepped)
     for arrival in session.gradients.arrivals:
         where = (arrival.step, id(arrival.leaf))
@@ -54,15 +55,15 @@ def _gradients(session) -> list[Sink]:
     return found
 
 
-def _scaled_steps(session) -> set[int]:
-    """Steps whose gradients a loss scaler looked at; forgiven unless it skips for ever."""
+def scaled_steps(session) -> set[int]:
+    """Steps that a loss scaler skipped; forgiven unless it skips for ever."""
     checked = {
         event.step
         for event in session.tape.events
         if event.name == "_amp_foreach_non_finite_check_and_unscale_"
     }
     stepped = {step for step, _ in session.training.stepped}
-    return set() if len(checked) >= SKIPS and not checked & stepped else checked
+    return set() if len(checked) >= SKIPS and not checked & stepped else checked - stepped
 
 
 def _parameters(session) -> list[Sink]:

@@ -6,6 +6,7 @@ import sys
 import torch
 from torch import Tensor
 from torch.autograd.graph import _engine_run_backward
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.probes.frames import locate
@@ -27,6 +28,7 @@ class Recorder(TorchDispatchMode):
         self.tape = tape
         self.gradients = gradients
         self.optimizing = ""  # name of the optimizer whose step runs
+        self.shadow = None  # a Shadow, where the trace carries float64 beside
         self.bypass = ""  # a user's detach, .data, ... that runs
 
     @classmethod
@@ -50,6 +52,8 @@ class Recorder(TorchDispatchMode):
             self.gradients.settle()
         if tool.name == "detach" and not self.bypass and isinstance(args[0], Tensor):
             return self._alias(func, args, kwargs)
+        if tool.name == "lift_fresh" and not tape.knows(args[0]):
+            return self._lifted(func, args[0], frame)
         inputs, fed, scalars, live = [], [], [], False
         for thing in (*args, *kwargs.values()) if kwargs else args:
             if isinstance(thing, Tensor):
@@ -60,17 +64,40 @@ class Recorder(TorchDispatchMode):
                         live |= self._read(item, frame, inputs, fed)
             elif isinstance(thing, float | int) and not isinstance(thing, bool):
                 scalars.append(thing)
+        call = self.shadow.before(args, kwargs) if self.shadow is not None else None
         out = func(*args, **kwargs)
         event = tape.add(self._phase(frame, graph), "op", tool.name, locate(frame, tape.last_frame))
         event.tool, event.graph, event.live = tool, graph, live
-        event.bypass = bool(self.bypass)
+        event.bypass = self.bypass
+        if event.phase == "backward":
+            self.gradients.python.append((torch._C._current_autograd_node(), event.index))
         if scalars:
             self._scalars(event, scalars, fed)
         event.inputs, event.fed = tuple(inputs), tuple(fed)
         event.parents = tuple(dict.fromkeys(parent for parent, _ in fed))
+        if call is not None and event.phase == "forward":
+            event.error = self.shadow.after(tool, func, call, out)
+        elif call is not None:
+            targets = (args[position] for position, _ in tool.writes if position < len(args))
+            self.shadow.take_over(pytree.tree_leaves(list(targets)))
         if tool.writes:
             self._written(event, tool, args, kwargs)
         self._made(event, tool, out)
+        return out
+
+    def _lifted(self, func, tensor: Tensor, frame):
+        """A tensor made from numbers; after a leak to numpy they may be what leaked."""
+        tape, leaks = self.tape, self.tape.leaks()
+        out = func(tensor)
+        if not leaks:
+            tape.source(out, frame, kind="constant")
+            return out
+        event = tape.add("forward", "op", "from_numpy", locate(frame, tape.last_frame))
+        event.parents = tuple(leaks)
+        event.fed = tuple((leak, s) for leak in leaks for s in tape.events[leak].outputs[:1])
+        event.inputs = tuple(stats for _, stats in event.fed)
+        event.outputs = (measure(out),)
+        tape.claim(out, event.index, event.outputs[0])
         return out
 
     def _alias(self, func, args, kwargs):
@@ -96,9 +123,7 @@ class Recorder(TorchDispatchMode):
         if last > known.event:
             fed.append((last, known.stats))
         if not tensor.requires_grad:
-            maker = tape.events[known.event]
-            if maker.live and maker.phase == "forward":
-                maker.cut = True
+            tape.cut(known)
             return False
         self.gradients.watch(tensor, tape.events[known.event])
         return True
@@ -121,10 +146,17 @@ class Recorder(TorchDispatchMode):
                 if isinstance(tensor, Tensor):
                     stats = measure(tensor)
                     event.outputs = (*event.outputs, stats)
+                    self._behind(tensor, event)
                     tape.claim(tensor, event.index, stats, slot)
                     tape.storages[tape.known[id(tensor)].key][1] = event.index
                     keys.append(id(tensor))
         event.mutates = tuple(keys)
+
+    def _behind(self, tensor: Tensor, event) -> None:
+        """A write through ``.data`` that autograd does not hear of."""
+        known = self.tape.known.get(id(tensor))
+        if known is not None and self.tape.events[known.event].bypass == "data":
+            self.tape.behind[known.key] = event.index
 
     def _made(self, event, tool, out) -> None:
         slot = 0

@@ -104,7 +104,7 @@ class Room:
     below: float  # log2(smallest non-zero magnitude / smallest normal value of the dtype)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Report:
     """The whole story of some traced training steps."""
 
@@ -134,3 +134,5 @@ class Report:
             return f"{self.verdict}: {total - len(self.harmed)} of {total} gradients alive"
         harm = f"; harms {len(self.harmed)} of {total} parameters" if total else ""
         return f"{self.verdict}: {self.culprit}{harm}"
+
+    __repr__ = __str__  # in a notebook: one line, not every op

@@ -12,6 +12,7 @@ from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
 from labkit.probes.record import Recorder
 from labkit.probes.report import Report
+from labkit.probes.shadow import BOUND, Shadow
 from labkit.probes.stats import Stats
 from labkit.probes.tape import Tape
 from labkit.probes.training import Training
@@ -33,14 +34,19 @@ class Tracing:
         print(tracing.report)
     """
 
-    def __init__(self, model=None, optimizers=(), last_frame: int = 0):
+    def __init__(
+        self, model=None, optimizers=(), last_frame: int = 0, shadow: bool | float = False
+    ):
         self.tape = Tape(last_frame)
         self.gradients = Gradients(self.tape)
         self.recorder = Recorder(self.tape, self.gradients)
+        if shadow:
+            self.recorder.shadow = Shadow(BOUND if shadow is True else float(shadow))
         self.calls = Calls(self.tape, self.recorder, self.gradients)
         self.training = Training(self.tape, self.recorder, self.gradients, self.calls)
         self.models: list[torch.nn.Module] = []
         self.hidden: dict[int, str] = {}  # id of a leaf in a list of a module -> where it hides
+        self.driven = False  # the user's step runs its own backward
         self.given = False  # the user named the optimizers
         self.settled_buffers: dict[str, bool] = {}  # buffer -> bad before the first step?
         self.ends: list[End] = []
@@ -195,7 +201,7 @@ class End:
         self.frozen = {
             id(tensor)
             for kind, _, tensor in tape.names.values()
-            if kind == "parameter" and not tensor.requires_grad
+            if kind != "buffer" and not tensor.requires_grad
         }
 
 

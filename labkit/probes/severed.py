@@ -20,11 +20,11 @@ _WORDS = {
 def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow) -> Finding | None:
     """The first cut between a parameter that should be trained and the loss."""
     trained = trainees(session, leaves)
-    found: list[Finding] = []
+    found: list[Finding] = _switched_off(session, flow, parameters, leaves)
     for place, fate in enumerate(parameters):
-        if fate.word != "none":
-            continue
         leaf = leaves[fate.name]
+        if fate.word != "none" or any(leaf in finding.leaves for finding in found):
+            continue
         finding, excuse = _examine(session, flow, leaf, leaf in trained)
         if finding is None:
             parameters[place] = replace(fate, excused=excuse)
@@ -40,6 +40,38 @@ def trainees(session, leaves: dict[str, int]) -> set[int]:
     return wanted or set(leaves.values())
 
 
+def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> list[Finding]:
+    """requires_grad_(False) that was never taken back, on what should be trained."""
+    last: dict[int, object] = {}
+    for note in session.calls.notes:
+        if note.value is not None:
+            last[note.tensor] = note
+    members, found = session.training.members(), []
+    final = session.ends[-1] if session.ends else None
+    for place, fate in enumerate(parameters):
+        leaf = leaves[fate.name]
+        note = last.get(leaf)
+        if note is None or note.value or final is None or leaf not in final.frozen:
+            continue
+        if (members and leaf not in members) or _came_later(session, note, leaf):
+            continue
+        parameters[place] = replace(fate, word="none")
+        source = flow.sources.get(leaf)
+        finding = Finding(Verdict.SEVERED, flow.events[source] if source is not None else None)
+        finding.op, finding.phase, finding.place = "requires_grad_", "forward", note.place
+        finding.remark, finding.at = "it was switched off and never on again", note.at
+        finding.leaves = {leaf}
+        found.append(finding)
+    return found
+
+
+def _came_later(session, note, leaf: int) -> bool:
+    """Did a gradient arrive after the switch, or does the trace end before it could?"""
+    arrived = any(a.event > note.at for a in session.gradients.arrivals if id(a.leaf) == leaf)
+    backward = any(a.event > note.at for a in session.gradients.arrivals)
+    return arrived or (not backward and len(session.ends) > 1)
+
+
 def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | None, str]:
     source = flow.sources.get(leaf)
     if source is None:
@@ -48,14 +80,26 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "no optimizer holds it"
     inside = flow.to_loss(leaf)
     cuts = sorted(index for index in inside if flow.events[index].cut)
+    if cuts and _inference(session, flow, inside):
+        return None, "no backward ran, and none could"
     if cuts:
-        return _cut(flow, cuts[0], inside), ""
+        finding = _cut(flow, cuts[0], inside)
+        finding.leaves = {leaf}
+        return finding, ""
     if inside - set(flow.all_sources[leaf]):
         return None, "no backward ran from a loss that it enters"
     cuts = sorted(i for i in flow.below(leaf) if flow.events[i].cut)
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
     return None, "the loss does not depend on it"
+
+
+def _inference(session, flow: Flow, inside: set[int]) -> bool:
+    """A program that never asked for gradients: everything ran without a graph."""
+    events = (flow.events[i] for i in inside)
+    return not session.gradients.arrivals and not any(
+        event.graph for event in events if event.phase == "forward"
+    )
 
 
 def _loss_stands_alone(session, flow: Flow) -> bool:

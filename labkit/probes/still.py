@@ -5,10 +5,11 @@ from dataclasses import replace
 from labkit.probes.death import death
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
-from labkit.probes.frozen import undone, unmoved
+from labkit.probes.frozen import betrayed, undone, unmoved
 from labkit.probes.growth import exploded, vanished
 from labkit.probes.report import Fate
 from labkit.probes.severed import trainees
+from labkit.probes.shadow import inexact
 
 
 def still(
@@ -18,7 +19,8 @@ def still(
 
     Where a bad value did harm (`sick`), sizes say nothing and only zeros are looked at.
     """
-    found = [] if sick else [f for f in (undone(session, flow), exploded(session, flow)) if f]
+    looks = () if sick else (undone, betrayed, exploded, inexact)
+    found = [finding for look in looks if (finding := look(session, flow))]
     wanted = trainees(session, leaves)
     for place, fate in enumerate(parameters):
         leaf = leaves[fate.name]
@@ -34,7 +36,7 @@ def still(
         parameters[place] = replace(fate, excused=excuse)
         if finding is not None:
             found.append(finding)
-    _reword(found, parameters, leaves)
+    reword(found, parameters, leaves)
     return found
 
 
@@ -46,11 +48,16 @@ def _alive(session, flow: Flow, leaf: int, wanted: set[int]):
     return finding, excuse, "not updated" if finding is not None or excuse else "ok"
 
 
-def _reword(found: list[Finding], parameters: list[Fate], leaves: dict[str, int]) -> None:
+def reword(found: list[Finding], parameters: list[Fate], leaves: dict[str, int]) -> None:
     """Parameters that a finding names by itself."""
+    for finding in found:
+        for place, fate in enumerate(parameters):
+            word = finding.spoilt.get(leaves[fate.name])
+            if word and fate.word not in ("nan", "inf"):
+                parameters[place] = replace(fate, word=word, excused="")
     words = {"exploding": "exploding", "severed": "none", "dead": "zero"}
     for finding in found:
         word = words.get(finding.verdict.value)
         for place, fate in enumerate(parameters):
-            if word and fate.word == "ok" and leaves[fate.name] in finding.leaves:
-                parameters[place] = replace(fate, word=word)
+            if word and fate.word in ("ok", "not updated") and leaves[fate.name] in finding.leaves:
+                parameters[place] = replace(fate, word=word, excused="")

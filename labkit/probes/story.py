@@ -11,7 +11,7 @@ from labkit.probes.frames import file_name
 from labkit.probes.headroom import headroom
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
-from labkit.probes.still import still
+from labkit.probes.still import reword, still
 from labkit.probes.verdict import Verdict
 
 
@@ -24,7 +24,9 @@ def tell(session) -> Report:
     cut = severed(session, parameters, leaves, flow)
     quiet = [cut] if cut else []
     quiet += still(session, parameters, leaves, flow, finding is not None)
-    if finding is None and quiet:
+    if finding is not None:
+        reword([finding], parameters, leaves)
+    elif quiet:
         finding = min(quiet, key=lambda one: (-one.verdict.rank, one.at))
     culprit = teller.culprit(finding) if finding else None
     return Report(
@@ -72,6 +74,11 @@ class Teller:
         found = self.session.tape.paths.get(id(module)) if module is not None else None
         return found[0] if found else ""
 
+    def name(self, event: Event) -> str:
+        """A leaf's name may have become known after it was first seen."""
+        found = self.session.tape.names.get(id(event.leaf)) if event.leaf is not None else None
+        return found[1] if found and event.phase == "source" else event.name
+
     def op(self, event: Event) -> Op:
         file, line, source, function = self.place(event.code, event.line)
         return Op(
@@ -79,7 +86,7 @@ class Teller:
             step=event.step,
             phase=event.phase,
             kind=event.kind,
-            name=event.name,
+            name=self.name(event),
             target=event.tool.target if event.tool else "",
             node=event.node,
             module=self.module(event.module),

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from labkit.probes.events import Event
-from labkit.probes.frames import NOWHERE, Place, locate, modules_around, user_frame
+from labkit.probes.frames import (
+    NOWHERE,
+    Place,
+    locate,
+    modules_around,
+    user_frame,
+    user_frames,
+)
 from labkit.probes.measure import measure
 
 
@@ -41,6 +48,7 @@ class Tape:
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
         self.created: dict[int, Event] = {}  # id of a leaf -> the event that made its storage
         self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
+        self.behind: dict[object, int] = {}  # storages written through .data, and by which event
         self.escapes: list[int] = []  # events by which values left for numpy or Python
 
     # -- names ------------------------------------------------------------------------------
@@ -52,10 +60,11 @@ class Tape:
         self.roots.append((prefix, module))
         for path, part in module.named_modules(prefix=prefix):
             self.paths.setdefault(id(part), (path, part))
-        for name, tensor in module.named_parameters(prefix=prefix):
-            self.names.setdefault(id(tensor), ("parameter", name, tensor))
-        for name, tensor in module.named_buffers(prefix=prefix):
-            self.names.setdefault(id(tensor), ("buffer", name, tensor))
+        parts = ("parameter", module.named_parameters), ("buffer", module.named_buffers)
+        for kind, named in parts:
+            for name, tensor in named(prefix=prefix):
+                if self.names.get(id(tensor), ("",))[0] in ("", "guess"):
+                    self.names[id(tensor)] = (kind, name, tensor)
 
     def discover(self, frame) -> None:
         """Learn of modules that run but were not handed in."""
@@ -66,13 +75,19 @@ class Tape:
 
     def called(self, thing, frame) -> str:
         """What the user's code calls an object, "" if nothing does."""
-        frame = user_frame(frame)
+        for scope in reversed(user_frames(frame, self.last_frame)):
+            local, free = scope.f_locals, scope.f_code.co_freevars
+            outer = {name: local[name] for name in free if name in local}
+            for names in (outer, local, scope.f_globals):
+                for name, value in names.items():
+                    if value is thing and not name.startswith("_"):
+                        return name
+        return self._inside(thing, user_frame(frame))
+
+    def _inside(self, thing, frame) -> str:
+        """Its place in the object or the containers at hand."""
         if frame is None:
             return ""
-        for scope in (frame.f_locals, frame.f_globals):
-            for name, value in scope.items():
-                if value is thing and not name.startswith("__"):
-                    return name
         owner = frame.f_locals.get("self")
         for name, value in getattr(owner, "__dict__", {}).items():
             if value is thing:
@@ -86,6 +101,10 @@ class Tape:
         return ""
 
     # -- tensors ----------------------------------------------------------------------------
+
+    def knows(self, tensor: Tensor) -> bool:
+        known = self.known.get(id(tensor))
+        return known is not None and known.key == self.key(tensor)
 
     def key(self, tensor: Tensor):
         try:
@@ -132,13 +151,16 @@ class Tape:
             self.created[id(tensor)] = self.events[row[3]]
         return found
 
-    def source(self, tensor: Tensor, frame, maker: int | None = None) -> Known:
+    def source(self, tensor: Tensor, frame, maker: int | None = None, kind: str = "") -> Known:
         """Note a tensor that no recorded event made, or a leaf as some event left it."""
         place = locate(frame, self.last_frame) if frame is not None else NOWHERE
         trainable = tensor.is_leaf and tensor.requires_grad
         if id(tensor) not in self.names and frame is not None:
             self.discover(frame)
-        kind, name = self._called(tensor, trainable, frame)
+        if kind:
+            name = ""
+        else:
+            kind, name = self._called(tensor, trainable, frame)
         event = self.add("source", kind, name or kind, place)
         event.parents = () if maker is None else (maker,)
         stats = measure(tensor)
@@ -152,10 +174,10 @@ class Tape:
     def _called(self, tensor: Tensor, trainable: bool, frame) -> tuple[str, str]:
         found = self.names.get(id(tensor))
         if found is not None:
-            return found[0], found[1]
+            return "parameter" if trainable else found[0], found[1]
         name = self.called(tensor, frame) if frame is not None else ""
         if trainable:
-            self.names[id(tensor)] = ("parameter", name or "leaf", tensor)
+            self.names[id(tensor)] = ("guess", name or "leaf", tensor)
         return "parameter" if trainable else "input" if tensor.dim() else "constant", name
 
     def _leaf(self, tensor: Tensor, event: Event, frame) -> None:
@@ -182,6 +204,17 @@ class Tape:
         if isinstance(value, float) and math.isnan(value):
             return self.echoes.get("nan")
         return None if value in (0, 1, -1, 2, 0.5) else self.echoes.get(value)
+
+    def cut(self, known: Known) -> None:
+        """A tensor without grad is read: did its maker have a graph to hand on?"""
+        maker = self.events[known.event]
+        if maker.live and maker.phase == "forward":
+            maker.cut = True
+
+    def leaks(self) -> list[int]:
+        """Events by which whole tensors left for numpy or lists in this step."""
+        here = (self.events[i] for i in self.escapes)
+        return [e.index for e in here if e.step == self.step and e.tool is None]
 
     def let_out(self, value, event: int) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool):

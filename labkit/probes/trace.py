@@ -16,6 +16,7 @@ def trace(
     model=None,
     optimizers=(),
     steps: int = 1,
+    shadow: bool | float = False,
 ) -> Report | Tracing:
     """Trace training steps, or (without `step`) a ``with`` block.
 
@@ -31,6 +32,9 @@ def trace(
             found by itself, and every trainable leaf that the program uses is reported.
         optimizers: one optimizer or several; those that step by themselves are seen anyway.
         steps: how many training steps to run, at least 1.
+        shadow: carry float64 beside the working dtype, forward only, and name the first op
+            whose relative error exceeds a bound (1 %, or the number given) on its way to a
+            loss that is off by as much. Doubles the work.
 
     Returns:
         A `Report`; without `step` a context manager, whose ``report`` is there after the block.
@@ -41,12 +45,12 @@ def trace(
         Whatever `step` raises: it passes through, with the report as ``error.report``.
     """
     if step is None:
-        return Tracing(model, optimizers)
+        return Tracing(model, optimizers, shadow=shadow)
     if not callable(step):
         raise TypeError(f"step: expected a function without arguments; got {type(step).__name__}")
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: expected a whole number of at least 1; got {steps!r}")
-    tracing = Tracing(model, optimizers, last_frame=id(sys._getframe()))
+    tracing = Tracing(model, optimizers, last_frame=id(sys._getframe()), shadow=shadow)
     with tracing:
         for number in range(steps):
             _one(tracing, step)
@@ -57,17 +61,18 @@ def trace(
 
 def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
     calls, training = tracing.calls, tracing.training
-    before, stepped = calls.backwards, len(training.stepped)
     given = list(training.optimizers.values()) if tracing.given else []
+    before = calls.backwards, len(training.stepped)
     loss = _loss(step())
-    if loss is None or calls.backwards > before or len(training.stepped) > stepped:
+    tracing.driven |= before != (calls.backwards, len(training.stepped))
+    if loss is None or tracing.driven:
         return
     if not loss.requires_grad:
-        tracing.calls.returned(loss)
+        calls.returned(loss)
         return
     kept = tracing.set_aside()
     (loss if loss.dim() == 0 else loss.sum()).backward()
-    if given:
+    if given and loss.isfinite().all():
         for optimizer in given:
             optimizer.step()
             optimizer.zero_grad()

@@ -123,7 +123,8 @@ class Training:
             for name, value in state.items() if isinstance(state, dict) else ():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     stats = measure(value, counted=0)
-                    if stats.bad:
+                    row = self.tape.storages.get(self.tape.key(value))
+                    if stats.bad and row is not None:
                         owner = self.tape.names.get(id(leaf), ("", "parameter"))[1]
                         what = f"{name} of {owner}"
-                        self.states.append((self.tape.step, len(self.tape.events), what, stats))
+                        self.states.append((self.tape.step, max(row[1], row[2]), what, stats))

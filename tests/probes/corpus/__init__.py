@@ -1,0 +1,1 @@
+"""Small programs with a known fault, each with its repaired form, and healthy controls."""
