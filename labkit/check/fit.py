@@ -36,7 +36,10 @@ def fits(failure: ModuleType, mine: Callable) -> None:
     """
     if not callable(mine):
         raise NotYet(f"expected a function; got {mine!r}", "hand in the function, not its result")
-    values = _inputs(failure)
+    calls = _calls(failure)
+    if not calls:  # a failure that asks nothing of the function in its broken case
+        return
+    values = calls[0]
     yours_in, theirs_in = deepcopy(values), deepcopy(values)
     call = f"{failure.FORM_KNOB}({', '.join(_kind(value) for value in values)})"
     theirs = answer(failure)(*theirs_in)
@@ -71,17 +74,16 @@ def _called(mine: Callable, values: list[Any], call: str) -> Any:
     return ... if out is NotImplemented else out
 
 
-def _inputs(failure: ModuleType) -> list[Any]:
-    """What the broken case hands to the function, cut off from its graph."""
-    caught: list[Any] = []
+def _calls(failure: ModuleType) -> list[list[Any]]:
+    """What the broken case hands to the function, call by call, cut off from its graph."""
+    calls: list[list[Any]] = []
 
     def listen(*values: Any) -> Any:
-        if not caught:
-            caught.extend(v.detach().clone() if isinstance(v, Tensor) else v for v in values)
+        calls.append([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
         return answer(failure)(*values)
 
     failure.run(failure.CASES["broken"], repair=listen)
-    return caught
+    return calls
 
 
 def _same(some: list[Any], others: list[Any]) -> bool:

@@ -1,6 +1,7 @@
 """The check says "repaired" or "not yet", teaches, and lets nothing through."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,6 +39,13 @@ def test_the_cost_is_reported_and_not_judged():
     assert check(failure(), shifted).cost > 0
     assert "cost" not in str(check(failure(), shifted))
     assert math.isnan(check(failure(), bare).cost)
+
+
+def test_a_function_that_the_broken_case_never_calls_is_still_checked():
+    def run(settings, repair=None):
+        return failure().run(settings, bare)
+
+    assert check(failure(run=run), shifted).lines[0].startswith("✗ finite: nan: ")
 
 
 def test_a_bench_stays_where_it_is():
@@ -118,6 +126,21 @@ def test_a_gradient_that_does_not_arrive():
     result = check(failure(), lambda square: torch.tensor(shifted(square).tolist()))
     assert "✗ alive:" in lines(result)
     assert "cuts the graph" in result.hint
+
+
+def test_a_gradient_that_is_missing_without_a_verdict():
+    def run(settings, repair=None):
+        reading = failure().run(settings, repair or shifted)
+        lost = tuple(replace(fate, norm=math.nan) for fate in reading.report.parameters)
+        blind = replace(reading, report=replace(reading.report, parameters=lost))
+        return blind if repair is mine else reading
+
+    def mine(square):
+        return shifted(square)
+
+    result = check(failure(run=run), mine)
+    assert "✗ alive: no gradient reaches weight" in result.lines
+    assert "✗ gentle: a healthy gradient is lost" in result.lines
 
 
 def test_a_value_that_is_not_true():
