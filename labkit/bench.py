@@ -80,7 +80,7 @@ class Claim:
         return f"The guide: {self.translation}\nMeasured: {self.verdict}. {self.truth}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reading:
     """What the instruments show after one turn. ``str(reading)`` is one stable line of words."""
 
@@ -103,6 +103,8 @@ class Reading:
 
     def __str__(self) -> str:
         return f"{self.verdict}: {self.detail}"
+
+    __repr__ = __str__  # in a notebook: one line, not the whole trace
 
 
 class Bench:
