@@ -1,10 +1,10 @@
-"""Training that cannot be poisoned: a step happens whole or not at all."""
+"""Training that comes back: bad steps are skipped, a poisoned state is rolled back."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from labkit.models.checkpoint import load_checkpoint, non_finite, save_checkpoint
 from labkit.models.data import Cells, load_pbmc, validate_counts
 from labkit.models.guards import REPAIRED, Guards
+from labkit.models.safe_step import Step, safe_step
 from labkit.models.vae import NBVAE, elbo_loss
 
 EPOCHS = 20  # of `trained_vae`: 1.5 s of one core, and longer training fits the held-out no better
@@ -23,70 +24,6 @@ COUNTS = ("losses", "skipped", "in_a_row", "rollbacks")
 
 class TrainingFailed(RuntimeError):
     """Neither skipping nor going back to the last verified state helped."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did; `reason` says why it was refused."""
-
-    accepted: bool
-    reason: str
-    loss: float
-    norm: float
-
-
-def safe_step(
-    loss: Tensor | Callable[[], Tensor],
-    optimizer: torch.optim.Optimizer,
-    params: Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]],
-    max_norm: float = 100.0,
-    buffers: Iterable[Tensor] = (),
-) -> Step:
-    """Loss finite, backward, every gradient finite, float64 norm, clip, step; or nothing.
-
-    Args:
-        loss: a scalar, or a function that computes it (then `buffers` can be put back).
-        params: parameters, or pairs of name and parameter, so that a refusal can name them.
-        max_norm: a longer gradient is scaled down to this length.
-        buffers: what the forward pass may change, such as running means.
-
-    Returns:
-        The step. If refused, parameters, optimizer state and `buffers` have the bits that they
-        had, and no gradient is left. Random numbers that the forward pass drew stay drawn, so
-        that the next try sees other noise.
-    """
-    buffers = list(buffers)
-    before = [buffer.clone() for buffer in buffers]
-    optimizer.zero_grad(set_to_none=True)
-    value = loss() if callable(loss) else loss
-    size, norm, grads = float(value.detach()), nan, {}
-    reason = "" if isfinite(size) else f"loss is {size}"
-    if not reason:
-        value.backward()
-        named = (p if isinstance(p, tuple) else (str(i), p) for i, p in enumerate(params))
-        grads = {name: p.grad for name, p in named if p.grad is not None}
-        norm, reason = gradient_norm(grads)
-    if reason:
-        optimizer.zero_grad(set_to_none=True)
-        for buffer, old in zip(buffers, before, strict=True):
-            buffer.copy_(old)
-        return Step(False, reason, size, norm)
-    if norm > max_norm:
-        torch._foreach_mul_(list(grads.values()), max_norm / norm)
-    optimizer.step()
-    return Step(True, "", size, norm)
-
-
-def gradient_norm(grads: dict[str, Tensor]) -> tuple[float, str]:
-    """Length of all gradients together, summed in float64, and what is wrong with it, if any."""
-    if not grads:
-        return nan, "no parameter has a gradient"
-    lengths = [torch.linalg.vector_norm(g, dtype=torch.float64) for g in grads.values()]
-    norm = float(torch.stack(lengths).norm())
-    if isfinite(norm):
-        return norm, ""
-    bad = [name for name, g in grads.items() if not g.isfinite().all()]
-    return norm, f"gradient not finite: {', '.join(bad)}" if bad else "gradient norm overflows"
 
 
 @dataclass(eq=False)
