@@ -1,17 +1,21 @@
 """What Pythons say that cannot run the lab: too old ones, and those without venv."""
 
 import ast
+import importlib.util
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-import lab
 from bootstrap import ROOT, Stop, venv
 
 OLD_PYTHONS = [f"python{v}" for v in ("2.7", "3.6", "3.7", "3.8", "3.9", "3.10")]
 LATER_SYNTAX = (ast.JoinedStr, ast.NamedExpr, ast.AnnAssign, ast.AsyncFunctionDef, ast.Match)
+# By its path: among the tests there are other modules of this name.
+SPEC = importlib.util.spec_from_file_location("entry", ROOT / "lab.py")
+lab = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(lab)
 
 
 def test_entry_has_no_syntax_that_old_pythons_lack():
