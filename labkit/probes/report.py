@@ -131,7 +131,10 @@ class Report:
     def __str__(self) -> str:
         total = len(self.parameters)
         if self.culprit is None:
-            return f"{self.verdict}: {total - len(self.harmed)} of {total} gradients alive"
+            alive = sum(fate.word == "ok" for fate in self.parameters)
+            excused = total - alive - len(self.harmed)
+            aside = f", {excused} excused" if excused else ""
+            return f"{self.verdict}: {alive} of {total} gradients alive{aside}"
         harm = f"; harms {len(self.harmed)} of {total} parameters" if total else ""
         return f"{self.verdict}: {self.culprit}{harm}"
 

@@ -16,15 +16,14 @@ def bench():
 
 
 def test_every_form_has_a_row_and_yours_is_last(bench):
-    rows = {row.form: row for row in compare(bench, yours=lambda logvar: logvar * 0).rows}
+    rows = {row.form: row for row in compare(bench, yours=lambda logvar: logvar.detach().clamp(-10, 10)).rows}
     assert list(rows) == ["none", "clamp", "straight-through", "yours"]
     assert rows["none"].verdict == "inf"
     assert rows["none"].digits == "none"
     assert rows["clamp"].verdict == "dead"
     assert rows["straight-through"].alive == "12 of 12"
     assert rows["straight-through"].healthy == "unchanged"
-    assert rows["yours"].verdict != "healthy"
-    assert rows["yours"].healthy.startswith("changed")
+    assert rows["yours"].verdict == "severed"
 
 
 def test_the_table_is_aligned_and_the_bench_stays_where_it_was(bench):
@@ -41,7 +40,7 @@ def test_the_table_is_aligned_and_the_bench_stays_where_it_was(bench):
         (math.inf, 1.0, "none"),
         (math.nan, 1.0, "none"),
         (2.0, 2.0, "all"),
-        (1.0001, 1.0, "3"),
+        (1.0002, 1.0, "3"),
         (5.0, 1.0, "0"),
         (0.0, 0.0, "all"),
         (0.001, 0.0, "3"),
