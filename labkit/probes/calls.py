@@ -61,7 +61,7 @@ class Calls(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         special = _SPECIAL.get(func)
-        if special is None:
+        if special is None or torch._C._functorch.peek_interpreter_stack() is not None:
             return func(*args, **(kwargs or {}))
         return special(self, func, args, kwargs or {})
 

@@ -25,6 +25,9 @@ def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow)
         leaf = leaves[fate.name]
         if fate.word != "none" or any(leaf in finding.leaves for finding in found):
             continue
+        if session.ends and leaf in session.ends[-1].frozen:
+            parameters[place] = replace(fate, excused="frozen on purpose")
+            continue
         finding, excuse = _examine(session, flow, leaf, leaf in trained)
         if finding is None:
             parameters[place] = replace(fate, excused=excuse)
@@ -53,7 +56,7 @@ def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> 
         note = last.get(leaf)
         if note is None or note.value or final is None or leaf not in final.frozen:
             continue
-        if (members and leaf not in members) or _came_later(session, note, leaf):
+        if (members and leaf not in members) or _on_purpose(session, note, leaf):
             continue
         parameters[place] = replace(fate, word="none")
         source = flow.sources.get(leaf)
@@ -65,11 +68,13 @@ def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> 
     return found
 
 
-def _came_later(session, note, leaf: int) -> bool:
-    """Did a gradient arrive after the switch, or does the trace end before it could?"""
-    arrived = any(a.event > note.at for a in session.gradients.arrivals if id(a.leaf) == leaf)
+def _on_purpose(session, note, leaf: int) -> bool:
+    """Switched off before it ever had a gradient; or one came after all; or too early to tell."""
+    mine = [a.event for a in session.gradients.arrivals if id(a.leaf) == leaf]
+    if not mine or min(mine) > note.at or max(mine) > note.at:
+        return True
     backward = any(a.event > note.at for a in session.gradients.arrivals)
-    return arrived or (not backward and len(session.ends) > 1)
+    return not backward and len(session.ends) > 1
 
 
 def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | None, str]:
