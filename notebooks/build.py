@@ -9,6 +9,7 @@ Edit ``notebooks/text/NN_slug.py``, never the notebook: a build replaces it.
 
 import argparse
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from builder.text import read_text
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 HERE = Path(__file__).resolve().parent
-SLOWEST = 8.0  # seconds for a cell: a reader who waits longer thinks that it hangs
+SLOWEST = 8.0  # CPU seconds for a cell: a reader who waits longer thinks that it hangs
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def build(text: Path, folder: Path = HERE, slowest: float = SLOWEST) -> Built:
     Args:
         text: the py:percent file.
         folder: where the kernel runs.
-        slowest: seconds that one cell may take.
+        slowest: CPU seconds that one cell may take.
     """
     notebook = read_text(text)
     try:
         clock = run(notebook, folder)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return Built("", (f"a cell failed, and nothing was written:\n{error}",))
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+        return Built("", (f"a cell failed, and nothing was written:\n{plain}",))
     tidy(notebook)
     slow = [
         f"{name_of(index, notebook.cells[index])}: took {seconds:.1f} s; at most {slowest:g} s"

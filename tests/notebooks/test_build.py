@@ -10,7 +10,7 @@ import pytest
 from workshop import FIXTURES, fresh
 
 WRONG = sorted(FIXTURES.glob("wrong/*.py"))
-IMPATIENT = 0.3  # seconds for a cell; far below the real limit, so that the test is short
+IMPATIENT = 0.3  # CPU seconds for a cell; far below the real limit, so that the test is short
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
