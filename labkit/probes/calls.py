@@ -212,10 +212,12 @@ class Calls(TorchFunctionMode):
             [roots] if isinstance(roots, Tensor) else [r for r in roots if isinstance(r, Tensor)]
         )
         for tensor in roots:
+            with torch._C._DisableTorchDispatch():
+                known = self.tape.look(tensor, None)
             if tensor.requires_grad:
-                with torch._C._DisableTorchDispatch():
-                    known = self.tape.look(tensor, None)
                 self.gradients.watch(tensor, self.tape.events[known.event])
+            else:
+                self.tape.cut(known)
         return roots
 
     def returned(self, tensor: Tensor) -> None:

@@ -117,6 +117,7 @@ class Report:
     losses: tuple[float, ...]
     steps: int = 1
     files: tuple[tuple[str, str], ...] = ()  # base name -> full path
+    error: str = ""  # what the traced code raised
 
     @property
     def harmed(self) -> tuple[Fate, ...]:

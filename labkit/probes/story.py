@@ -9,6 +9,7 @@ from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.frames import file_name
 from labkit.probes.headroom import headroom
+from labkit.probes.raised import raised
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
 from labkit.probes.still import reword, still
@@ -22,7 +23,7 @@ def tell(session) -> Report:
     parameters, leaves = fates(session)
     flow = Flow(session)
     cut = severed(session, parameters, leaves, flow)
-    quiet = [cut] if cut else []
+    quiet = [one for one in (raised(session, flow), cut) if one]
     quiet += still(session, parameters, leaves, flow, finding is not None)
     if finding is not None:
         reword([finding], parameters, leaves)
@@ -39,6 +40,7 @@ def tell(session) -> Report:
         losses=tuple(root.value for root in session.calls.roots),
         steps=len(session.ends),
         files=tuple(sorted(teller.files.items())),
+        error=f"{type(session.error).__name__}: {session.error}" if session.error else "",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labkit.probes.raised import explained
 from labkit.probes.report import Report
 from labkit.probes.session import Tracing
 
@@ -42,7 +43,9 @@ def trace(
     Raises:
         TypeError, ValueError: an argument of the wrong kind.
         RuntimeError: a trace already runs in this thread.
-        Whatever `step` raises: it passes through, with the report as ``error.report``.
+        Whatever `step` raises: it passes through, with the report as ``error.report``. Two
+            errors of autograd are findings instead, and the report names the line: a loss
+            without a graph, and saved data that was overwritten in place.
     """
     if step is None:
         return Tracing(model, optimizers, shadow=shadow)
@@ -51,11 +54,15 @@ def trace(
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: expected a whole number of at least 1; got {steps!r}")
     tracing = Tracing(model, optimizers, last_frame=id(sys._getframe()), shadow=shadow)
-    with tracing:
-        for number in range(steps):
-            _one(tracing, step)
-            if number + 1 < steps:
-                tracing.step()
+    try:
+        with tracing:
+            for number in range(steps):
+                _one(tracing, step)
+                if number + 1 < steps:
+                    tracing.step()
+    except RuntimeError as error:
+        if not explained(error):
+            raise
     return tracing.report
 
 

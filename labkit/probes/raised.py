@@ -1,0 +1,44 @@
+"""Errors of autograd that are findings: a graph that was cut, or data that was overwritten."""
+
+import re
+
+from labkit.probes.events import Event
+from labkit.probes.finding import Finding
+from labkit.probes.flow import Flow
+from labkit.probes.verdict import Verdict
+
+OVERWRITTEN = "modified by an inplace operation"
+CUT = "does not require grad and does not have a grad_fn"
+
+
+def explained(error: BaseException | None) -> bool:
+    """Is this an error that the report names a line for?"""
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return OVERWRITTEN in text or CUT in text
+
+
+def raised(session, flow: Flow) -> Finding | None:
+    """The op that overwrote what a backward needs; a cut graph is found as any other."""
+    error = session.error
+    if not explained(error) or OVERWRITTEN not in str(error):
+        return None
+    found = re.search(r"output \d+ of (\w+)", str(error))
+    node = found[1] if found else ""
+    writes = [e for e in flow.events if e.mutates and e.phase != "backward" and e.fed]
+    guilty = [e for e in writes if _over(flow, e, node)] or writes
+    if not guilty:
+        return None
+    event = guilty[-1]
+    remark = f"it overwrites what {node or 'a node'} keeps for backward"
+    return Finding(Verdict.SEVERED, event, [event], remark, at=event.index)
+
+
+def _over(flow: Flow, write: Event, node: str) -> bool:
+    """Does this write change a tensor that the node made, or a view or a base of it?"""
+    event = flow.events[write.fed[0][0]]
+    kin = {event.index}
+    while event.tool is not None and event.tool.moved and event.fed:
+        event = flow.events[event.fed[0][0]]
+        kin.add(event.index)
+    kin.update(child for index in tuple(kin) for child in flow.children.get(index, ()))
+    return any(flow.events[index].node == node for index in kin)
