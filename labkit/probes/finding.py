@@ -9,6 +9,8 @@ from labkit.probes.verdict import Verdict
 
 @dataclass
 class Finding:
+    """What one line of enquiry found: a verdict, the event to blame, and how it got out."""
+
     verdict: Verdict
     event: Event | None
     path: list[Event] = field(default_factory=list)  # from the culprit to the harm, inclusive

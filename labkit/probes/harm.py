@@ -9,6 +9,8 @@ SKIPS = 3  # steps that a loss scaler may skip in a row before that is a fault
 
 @dataclass
 class Sink:
+    """A place where a bad value ended: it can do harm from there."""
+
     at: int  # number of events when the harm was done
     event: int  # the event that wrote the bad value
     stats: Stats
