@@ -33,7 +33,7 @@ def nb_log_likelihood(x: Tensor, mu: Tensor, r: Tensor) -> Tensor:
         mu = 0 and x > 0: -Inf, and +Inf as gradient in mu. With x = 0: 0, and -1.
         mu above 1e20 and r above 1e30 at once: scored as r = 1e30.
         float32, a slope in mu or r above 3.4e38 (mu or r below 1e-38): Inf as gradient.
-        A second derivative: RuntimeError that names another form.
+        A second derivative, or torch.func: RuntimeError; the first names another form.
 
     Source: Abramowitz and Stegun 1964, 6.1.41 and 6.3.18, for the differences of gammas.
     """
@@ -59,7 +59,7 @@ def nb_log_likelihood_from_logs(x: Tensor, log_mu: Tensor, log_r: Tensor) -> Ten
         A negative x, a NaN, or log_r = -Inf: NaN at that entry.
         log_mu = -Inf and x > 0: -Inf, but the gradient in log_mu is x. With x = 0: 0, and 0.
         log_mu above 46 and log_r above 69 at once: scored as log_r = 69.
-        A second derivative: RuntimeError that names another form.
+        A second derivative, or torch.func: RuntimeError.
     """
     return apply("nb_log_likelihood_from_logs", x, log_mu, log_r)
 
