@@ -35,8 +35,9 @@ def blame(session) -> Finding | None:
 
 def _updates(session, path: list[Event]) -> bool:
     """Does the way lead under no_grad, after a backward, into a parameter?"""
-    last = path[-1]
-    late = any(root.step == last.step for root in session.calls.roots)
+    first, last = path[0], path[-1]
+    backward = [a.event for a in session.gradients.arrivals if a.step == last.step]
+    late = bool(backward) and min(backward) < first.index
     return late and all(e.phase in ("forward", "optimizer") and not e.graph for e in path)
 
 

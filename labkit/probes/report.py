@@ -129,6 +129,23 @@ class Report:
         """Equal for two traces with the same ops, groups and edges: one layout serves both."""
         return hash(tuple((op.phase, op.name, op.group, op.parents, op.cut) for op in self.ops))
 
+    def explain(self):
+        """A `Card` in plain words: symptom, cause, repair, proof, notebook."""
+        from labkit.probes.explain import explain
+
+        return explain(self)
+
+    def breaks_first(self, below: bool = False) -> Op | None:
+        """The forward op with the least room left to overflow, or to underflow if `below`.
+
+        Constants (a mask of huge numbers) do not count: only what depends on a parameter or
+        an input moves when a knob moves.
+        """
+        movable = _movable(self.ops)
+        rooms = [room for room in self.headroom if room.position in movable]
+        room = min(rooms, key=lambda r: r.below if below else r.above, default=None)
+        return self.ops[room.position] if room is not None else None
+
     def __str__(self) -> str:
         total = len(self.parameters)
         if self.culprit is None:
@@ -140,3 +157,13 @@ class Report:
         return f"{self.verdict}: {self.culprit}{harm}"
 
     __repr__ = __str__  # in a notebook: one line, not every op
+
+
+def _movable(ops: tuple[Op, ...]) -> set[int]:
+    """Ops that depend on a parameter or an input."""
+    found: set[int] = set()
+    for op in ops:
+        source = op.phase == "source" and op.kind in ("parameter", "input")
+        if source or any(parent in found for parent in op.parents):
+            found.add(op.index)
+    return found

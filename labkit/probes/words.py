@@ -17,12 +17,16 @@ def birth_words(event: Event, walk=None) -> str:
         return _source_words(event)
     if event.phase == "backward" and event.forward is not None and walk is not None:
         return _backward_words(walk.events[event.forward])
+    if event.tool is not None and event.tool.unset:
+        return "memory that nothing was written to"
     if not event.inputs:
         return ""
     first = event.inputs[0]
     if any(s.bad for s in event.inputs):
         kinds = [s for s in event.inputs if s.bad]
         return f"{kinds[0].bad} of {kinds[0].size} inputs were infinite"
+    if event.name in ("std", "var") and event.outputs and event.outputs[0].nan:
+        return "too few entries: one has no spread"
     if event.name.rstrip("_") in _LOGS:
         return _low_words(first)
     if event.name.rstrip("_") in ("div", "reciprocal", "rsqrt", "true_divide", "floor_divide"):
