@@ -1,5 +1,6 @@
 """Progress of a long loop, in a notebook and in a terminal."""
 
+import os
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
@@ -17,11 +18,16 @@ def bar(total: int, label: str = "training") -> Callable[..., None]:
     Returns:
         A function that takes and ignores any arguments, so that any loop can call it.
     """
-    shown = tqdm(total=total, desc=label, leave=False)
+    quiet = bool(os.environ.get("TQDM_DISABLE"))  # tqdm's notebook bar does not look there itself
+    shown = tqdm(total=total, desc=label, leave=False, disable=quiet)
+
+    done = 0
 
     def step(*_, **__) -> None:
+        nonlocal done
+        done += 1
         shown.update()
-        if shown.n >= total:
+        if done >= total:
             shown.close()
 
     return step

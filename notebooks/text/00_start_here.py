@@ -1,0 +1,162 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+#   labkit:
+#     kind: index
+# ---
+
+# %% [markdown]
+# # Start here
+# *A real model on the bench.*
+#
+# This lab has one subject: why gradients die and numbers blow up, and how to repair them.
+# You break a real model with a slider, see where the NaN is born and how far it spreads, and repair it.
+
+# %% [markdown]
+# **You will** meet the cells, train the model, read one training step as a picture, and turn your first bench.
+#
+# **You need** Python and a little PyTorch: tensors, `backward()`, an optimizer.
+#
+# **Minutes:** 15
+
+# %%
+from labkit import Bench, Panel, progress, trace
+from labkit.draw import draw_counts, draw_curves, draw_gradients, draw_graph, draw_latent
+from labkit.models import data, evaluate, train, vae
+
+# %% [markdown]
+# ## The cells
+# 700 human blood cells, 765 genes, counted molecule by molecule [1].
+# Nothing here is simulated.
+
+# %%
+cells = data.load_pbmc()
+cells
+
+# %%
+draw_counts(cells.counts, cells.library)
+
+# %% [markdown]
+# ### What to see
+# Left: each dot is a gene. If the counts were Poisson, every dot would lie on the line.
+# Most lie above it, so the variance needs a parameter of its own.
+# The negative binomial has one, $r$: its variance is $\mu + \mu^2 / r$.
+# Right: the cells differ in how many molecules were read. The model is given this *library size*.
+
+# %% [markdown]
+# ## The model
+# A variational autoencoder with a negative binomial likelihood, `NBVAE`.
+# The encoder turns counts into a mean and a log-variance for eight latent numbers.
+# The decoder turns a sample of them back into $\mu$ and $r$ for each gene.
+# The *tissue* that the guide's model is given is here the phase of the cell cycle.
+# The cell type is never shown to the model.
+
+# %%
+model = vae.NBVAE.for_cells(cells.train)
+run = train.train_vae(model, cells, on_epoch=progress.bar(train.EPOCHS))
+draw_curves({"training loss": run.losses}, "step", "nats per cell")
+
+# %% [markdown]
+# ### What to see
+# The loss falls fast and then flattens: 20 passes over 520 cells, in a few seconds.
+# A step whose loss or gradient were not finite would be refused, and counted.
+#
+# ## Is it any good?
+# The score is the log-likelihood of cells that the training never saw. Higher is better.
+# *pooled* gives every cell the average profile. *per_type* is told the cell type, which our model is not.
+# *elbo* and *bound* are our model, judged from below: its true value is higher still.
+# *neighbours* asks the 15 nearest training cells for the type of a new cell.
+
+# %%
+print(evaluate.held_out(model, cells))
+draw_latent(vae.embed(model, cells), cells.cell_type, cells.type_names)
+
+# %% [markdown]
+# ### What to see
+# Each dot is a cell, placed by the two main directions of the latent space.
+# Cells of one type lie together, although the model never saw a type.
+# This is the healthy model that every bench in this lab starts from.
+
+# %% [markdown]
+# ## One training step, seen whole
+# `labkit.trace` runs one step of any PyTorch program under instruments.
+
+# %%
+batch = cells.train[:64]
+report = trace(
+    lambda: vae.elbo_loss(batch.counts, batch.tissue, model, batch.library)[0], model=model
+)
+report
+
+# %%
+draw_graph(report)
+
+# %% [markdown]
+# ### What to see
+# Counts enter above, the loss is below. Each box is one operation, grouped by the module or function it belongs to.
+# The number in a box is the largest value that left it. A grey box needs no gradient.
+# Keep this picture in mind: in a broken step it will not be so green.
+
+# %%
+draw_gradients(report)
+
+# %% [markdown]
+# ### What to see
+# One row per parameter, all on one axis: how many gradient entries have which size.
+# A healthy row is a hill. The columns on the right count what has no place on the axis: NaN, infinities, zero.
+# Zeros are not always a fault: a ReLU that is off for all 64 cells passes no gradient to its weights.
+
+# %%
+from labkit.draw import draw_timeline
+
+draw_timeline(report)
+
+# %% [markdown]
+# ### What to see
+# The same step from left to right, first forward, then backward.
+# Each bar spans the sizes of the values in one operation.
+# The line above is the largest number that the format can hold. The distance to it is the *headroom*.
+
+# %% [markdown]
+# ## How a bench works
+# A bench holds one failure mode. One method changes it: `turn`.
+# What comes back is a *reading*: a verdict, a culprit, and how far the harm spreads.
+
+# %%
+bench = Bench("exploding_logvar")
+bench.turn("healthy")
+
+# %%
+bench.turn("broken")
+
+# %%
+bench.turn("repaired")
+
+# %% [markdown]
+# The panel is the same bench with handles. Whatever you turn here, you could have written as the line that *copy* gives you.
+
+# %%
+Panel(bench)
+
+# %% [markdown]
+# ### What to see
+# Read the badge first: is it well? Then the outlined box: where did it start? Then the colours: how far did it spread?
+# Press *break*, then *repair*. Then find the edge yourself with the slider.
+
+# %% [markdown]
+# ## Where to go
+# | what you see | go to |
+# |---|---|
+# | my loss is Inf, and soon everything is NaN | `22_exploding_logvar` |
+# | my loss is finite, but one layer never learns again | `22_exploding_logvar`, at the guide's clamp |
+# | my own model went NaN | `labkit.trace(step, model=model)`, as above |
+#
+# 1. Zheng et al. (2017), Massively parallel digital transcriptional profiling of single cells, doi:10.1038/ncomms14049.
+
+# %%
+assert bench.turn("healthy").verdict == "healthy"
+assert bench.turn("broken").verdict == "inf"
+assert report.verdict == "healthy"
