@@ -31,7 +31,7 @@ def apply(name: str, x: Tensor, mu: Tensor, r: Tensor) -> Tensor:
     dtype = result_dtype(x, mu, r)
     slopes = torch.is_grad_enabled() and (mu.requires_grad or r.requires_grad)
     tensors = torch.broadcast_tensors(*(t.to(dtype) for t in (x, mu, r)))
-    return _WithSlopes.apply(getattr(torch.ops.labkit, name), *tensors, slopes)
+    return NegativeBinomial.apply(getattr(torch.ops.labkit, name), *tensors, slopes)
 
 
 def result_dtype(*tensors: Tensor) -> torch.dtype:
@@ -42,7 +42,7 @@ def result_dtype(*tensors: Tensor) -> torch.dtype:
     return dtype
 
 
-class _WithSlopes(torch.autograd.Function):
+class NegativeBinomial(torch.autograd.Function):
     """An operator that returns its own slopes: they meet the incoming gradient in backward."""
 
     @staticmethod
