@@ -56,7 +56,7 @@ function render({ model, el }) {
       type: "range", id, min: 0, max: knob.count, step: 1, "data-knob": knob.name,
       oninput: () => set({ [knob.name]: value(Number(input.value)) }),
     });
-    const shown = make("output", { class: "lk-value", for: id });
+    const shown = make("span", { class: "lk-value" });
     const marks = knob.marks.map((m) => {
       const at = make("button", {
         class: "lk-mark", tabindex: -1, title: `${knob.name} = ${text(m.value)}`,
@@ -73,7 +73,7 @@ function render({ model, el }) {
     });
     return make("div", { class: "lk-dial" },
       make("label", { for: id }, knob.name, make("span", { class: "lk-help" }, ` ${knob.help}`)),
-      shown, input, make("div", { class: "lk-marks" }, ...marks));
+      shown, input, make("div", { class: "lk-marks", "aria-hidden": "true" }, ...marks));
   };
 
   const choice = (knob, id) => {
@@ -118,8 +118,8 @@ function render({ model, el }) {
   } }, "copy");
 
   const knobs = make("div", { class: "lk-knobs" }, ...dials,
-    make("div", { class: "lk-choices" }, ...choices),
-    make("div", { class: "lk-doing" }, ...buttons, make("span", { class: "lk-code" }, code, copy)));
+    make("div", { class: "lk-settings" },
+      make("div", { class: "lk-choices" }, ...choices), make("div", { class: "lk-cases" }, ...buttons)));
 
   /* pictures ---------------------------------------------------------------------------- */
 
@@ -250,7 +250,8 @@ function render({ model, el }) {
   const card = make("details", { class: "lk-card" }, make("summary", {}, `${spec.title}: card`),
     make("dl", {}, ...spec.card.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)])));
   const panel = make("div", { class: "lk-panel", role: "group", "aria-label": `Bench: ${spec.title}` },
-    badge, make("div", { class: "lk-body" }, left, right), detail, card);
+    badge, make("div", { class: "lk-body" }, left, right),
+    make("div", { class: "lk-foot" }, detail, make("div", { class: "lk-code" }, code, copy)), card);
   for (const kind of ["keydown", "keyup", "keypress"]) {
     // JupyterLab must not take the keys that turn a knob
     panel.addEventListener(kind, (event) => event.stopPropagation());
@@ -265,7 +266,7 @@ function render({ model, el }) {
       const before = frame || {};
       frame = model.get("frame");
       say(frame.badge);
-      code.textContent = frame.code;
+      code.textContent = code.title = frame.code;
       recolour(frame);
       if (frame.timeline !== before.timeline) draw(timeline, frame.timeline);
       if (frame.gradients !== before.gradients) draw(gradients, frame.gradients);
