@@ -8,7 +8,7 @@ from labkit.draw.figures import (
     draw_timeline,
 )
 from labkit.draw.paint import Picture
-from labkit.draw.plots import draw_counts, draw_curves, draw_latent
+from labkit.draw.plots import draw_counts, draw_curves, draw_latent, draw_scores
 
 __all__ = [
     "Picture",
@@ -18,6 +18,7 @@ __all__ = [
     "draw_graph",
     "draw_latent",
     "draw_picture",
+    "draw_scores",
     "draw_strip",
     "draw_timeline",
 ]

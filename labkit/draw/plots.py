@@ -86,6 +86,30 @@ def draw_curves(lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) 
     return _bare(figure)
 
 
+def draw_scores(scores: Mapping[str, float], xlabel: str) -> Picture:
+    """Some numbers on one axis, a row each, in the order given.
+
+    Args:
+        scores: name to value.
+        xlabel: what they are and in which unit.
+    """
+    names, values = list(scores), list(scores.values())
+    figure = Picture(figsize=(9, 0.6 + 0.45 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    rows = range(len(names))
+    axes.hlines(rows, min(values), values, color=INKS[-1], linewidth=1)
+    axes.plot(values, rows, "o", color=INKS[0])
+    for row, value in zip(rows, values, strict=True):
+        place = {"xytext": (8, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{value:.1f}", (value, row), **place)
+    axes.set_yticks(rows, names)
+    axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    axes.margins(x=0.08)
+    order = sorted(names, key=scores.__getitem__)
+    figure.labkit_alt = f"{xlabel}, lowest first: {', '.join(order)}."
+    return _bare(figure)
+
+
 def _bare(figure: Picture) -> Picture:
     """Leave only the two axis lines that carry ticks."""
     for axes in figure.axes:

@@ -29,6 +29,11 @@ class HeldOut:
     bound: float  # of the VAE, importance weighted
     neighbours: float  # share of cells whose 15 nearest training cells vote for the right type
 
+    @property
+    def likelihoods(self) -> dict[str, float]:
+        """The four likelihoods by name."""
+        return {name: value for name, value in vars(self).items() if name != "neighbours"}
+
     def __str__(self) -> str:
         rows = [f"{name:<9} {value:9.1f} nats per cell" for name, value in vars(self).items()]
         return "\n".join(rows[:-1]) + f"\nneighbours {self.neighbours:8.1%} right"

@@ -24,7 +24,7 @@
 
 # %%
 from labkit import Bench, Panel, progress, trace
-from labkit.draw import draw_counts, draw_curves, draw_gradients, draw_graph, draw_latent
+from labkit.draw import draw_counts, draw_curves, draw_graph, draw_latent, draw_scores
 from labkit.models import data, evaluate, train, vae
 
 # %% [markdown]
@@ -68,16 +68,24 @@ draw_curves({"training loss": run.losses}, "step", "nats per cell")
 # The score is the log-likelihood of cells that the training never saw. Higher is better.
 # *pooled* gives every cell the average profile. *per_type* is told the cell type, which our model is not.
 # *elbo* and *bound* are our model, judged from below: its true value is higher still.
-# *neighbours* asks the 15 nearest training cells for the type of a new cell.
 
 # %%
-print(evaluate.held_out(model, cells))
+score = evaluate.held_out(model, cells)
+draw_scores(score.likelihoods, "log-likelihood of a new cell, nats")
+
+# %% [markdown]
+# ### What to see
+# Our model is right of both, although *per_type* is told what it is looking at.
+# Its latent space is the reason:
+
+# %%
 draw_latent(vae.embed(model, cells), cells.cell_type, cells.type_names)
 
 # %% [markdown]
 # ### What to see
 # Each dot is a cell, placed by the two main directions of the latent space.
 # Cells of one type lie together, although the model never saw a type.
+# More than three in four new cells have the type that most of their 15 nearest training cells have.
 # This is the healthy model that every bench in this lab starts from.
 
 # %% [markdown]
@@ -101,6 +109,8 @@ draw_graph(report)
 # Keep this picture in mind: in a broken step it will not be so green.
 
 # %%
+from labkit.draw import draw_gradients, draw_timeline
+
 draw_gradients(report)
 
 # %% [markdown]
@@ -110,8 +120,6 @@ draw_gradients(report)
 # Zeros are not always a fault: a ReLU that is off for all 64 cells passes no gradient to its weights.
 
 # %%
-from labkit.draw import draw_timeline
-
 draw_timeline(report)
 
 # %% [markdown]
@@ -160,3 +168,5 @@ Panel(bench)
 assert bench.turn("healthy").verdict == "healthy"
 assert bench.turn("broken").verdict == "inf"
 assert report.verdict == "healthy"
+assert score.pooled < score.per_type < score.elbo < score.bound
+assert score.neighbours > 0.7
