@@ -77,7 +77,12 @@ class NormBound:
     With 1, no product of such matrices stretches anything. Below the bound nothing is done. Above
     it the gradient along A itself is zero, in all other directions it lives.
 
-    Breaks when: a matrix is not finite; it is handed on.
+    It belongs into the forward pass. Scaling the parameters themselves after each step shrinks
+    all singular values with the largest, step after step: the smallest ended at 0.19 where the
+    data wanted 1.3 for all.
+
+    Breaks when: a matrix is not finite; it is handed on. The parameters are so long that an
+    optimizer's step no longer turns them.
     """
 
     max_norm: float = 1.0
