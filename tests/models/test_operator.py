@@ -162,6 +162,18 @@ def test_the_repaired_guards_bound_ten_thousand_steps_and_1_05_does_not():
     assert 1800 < int(unguarded.isfinite().all((1, 2)).sum()) < 1850
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_bounded_too(dtype):
+    z0, tissue, perturbation = inputs(4, 4)
+    model = worst_case(20.0).to(dtype)
+    states = model.rollout(z0.to(dtype), tissue, perturbation, 10)
+    assert states.dtype == dtype
+    growth = states[-1].float().norm(dim=1) / z0.norm(dim=1)
+    assert float(growth.detach().max()) < 1 + 20 * torch.finfo(dtype).eps  # ten rounded steps
+    states.float().sum().backward()
+    assert model.basis.grad.isfinite().all()
+
+
 def test_overflow_is_the_operators_growth_and_not_rounding():
     z0, tissue, perturbation = inputs(4, 4)
     narrow = worst_case(1.2)(z0, tissue, perturbation, 440, OPERATOR_OFF)
