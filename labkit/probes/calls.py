@@ -139,9 +139,11 @@ class Calls(TorchFunctionMode):
         roots = args[0] if args else kwargs.get("tensors", ())
         self._roots(roots)
         self.backwards += 1
+        self.gradients.running += 1
         try:
             return func(*args, **kwargs)
         finally:
+            self.gradients.running -= 1
             self._settle()
 
     def grad(self, func, args, kwargs):
@@ -153,7 +155,11 @@ class Calls(TorchFunctionMode):
         if any(x.is_leaf and x.requires_grad for x in inputs):
             self._roots(outputs)
         feeders = self.gradients.feeders
-        out = func(*args, **kwargs)
+        self.gradients.running += 1
+        try:
+            out = func(*args, **kwargs)
+        finally:
+            self.gradients.running -= 1
         self.gradients.collect(inputs, out, feeders)
         return out
 

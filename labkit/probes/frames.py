@@ -45,7 +45,7 @@ def locate(frame: FrameType | None, last: int = 0) -> Place:
         this = frame.f_code
         kind = _KINDS.get(this)
         if kind is None:
-            kind = _KINDS.setdefault(this, _classify(this))
+            kind = _kind(this)
         if kind == _USER and code is None:
             code, line = this, frame.f_lineno
         elif kind == _MODULE and module is None:
@@ -58,7 +58,7 @@ def locate(frame: FrameType | None, last: int = 0) -> Place:
 
 def user_frame(frame: FrameType | None) -> FrameType | None:
     """The frame object of that line: for looking up what the user calls a tensor."""
-    while frame is not None and _KINDS.get(frame.f_code, _classify(frame.f_code)) != _USER:
+    while frame is not None and _kind(frame.f_code) != _USER:
         frame = frame.f_back
     return frame
 
@@ -67,7 +67,7 @@ def user_frames(frame: FrameType | None, last: int = 0) -> list[FrameType]:
     """Every frame of the user's code, innermost first."""
     found = []
     while frame is not None and id(frame) != last:
-        if _KINDS.get(frame.f_code, _classify(frame.f_code)) == _USER:
+        if _kind(frame.f_code) == _USER:
             found.append(frame)
         frame = frame.f_back
     return found
@@ -83,6 +83,11 @@ def modules_around(frame: FrameType | None, last: int = 0) -> list:
             break
         frame = frame.f_back
     return found
+
+
+def _kind(code: CodeType) -> int:
+    kind = _KINDS.get(code)
+    return _KINDS.setdefault(code, _classify(code)) if kind is None else kind
 
 
 def _classify(code: CodeType) -> int:

@@ -44,6 +44,7 @@ class Gradients:
         self.feeders: dict = {}  # node -> events that sent it a gradient
         self.seen: dict[int, tuple] = {}  # gradients measured in this backward
         self.unsettled = False
+        self.running = 0  # backward calls under way
         self.python: list[tuple] = []  # node, event: operators run by Python inside a node
         self.wrong: list[tuple[int, int]] = []  # who wrote behind autograd, the node that suffers
         self.arrivals: list[Arrival] = []
@@ -119,12 +120,12 @@ class Gradients:
     def settle(self) -> None:
         """After a backward: look at what arrived on the leaves."""
         self.unsettled = False
-        self.seen.clear()
         for node in [node for node in self.feeders if hasattr(node, "variable")]:
             feeders = self.feeders.pop(node)
             leaf = node.variable
             if leaf is not None and leaf.grad is not None:
                 self._arrived(node, leaf, feeders)
+        self.seen.clear()
 
     def _arrived(self, node, leaf: Tensor, feeders: list) -> None:
         tape = self.tape
@@ -139,7 +140,7 @@ class Gradients:
         event.node, event.forward = "AccumulateGrad", source
         _fed(event, feeders)
         event.inner = self._inner(node)
-        stats = measure(leaf.grad)
+        stats = self.stats(leaf.grad)
         event.outputs = (stats,)
         event.leaf = leaf
         maker.gradient = stats

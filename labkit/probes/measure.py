@@ -7,7 +7,7 @@ from torch import Tensor
 
 from labkit.probes.stats import Stats
 
-COUNTED = 1 << 17  # entries up to which zeros and the smallest magnitude are always counted
+COUNTED = 1 << 16  # entries up to which zeros and the smallest magnitude are always counted
 
 _NAMES: dict[torch.dtype, str] = {}
 _BITS = {torch.float32: (torch.int32, 0x7FFFFFFF), torch.float64: (torch.int64, (1 << 63) - 1)}
@@ -31,6 +31,16 @@ def measure(tensor: Tensor, counted: int = COUNTED) -> Stats:
         return _measure(_plain(tensor), shape, name, counted)
     except (RuntimeError, NotImplementedError, TypeError):
         return Stats(shape, name, math.prod(shape), counted=False)
+
+
+def glance(tensor: Tensor) -> Stats:
+    """Only whether all entries are finite, by their sum; the full count where they may not be."""
+    if tensor.is_floating_point() and tensor.layout is torch.strided and tensor.numel() > 1:
+        total = tensor.sum().item()
+        if total - total == 0:
+            name = _NAMES.get(tensor.dtype) or str(tensor.dtype).removeprefix("torch.")
+            return Stats(tuple(tensor.shape), name, tensor.numel(), counted=False)
+    return measure(tensor, counted=0)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.probes.frames import locate
 from labkit.probes.gradients import Gradients
-from labkit.probes.measure import measure, respan
+from labkit.probes.measure import glance, measure, respan
 from labkit.probes.tape import Tape
 from labkit.probes.tools import tool_of
 
@@ -27,7 +27,6 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.tape = tape
         self.gradients = gradients
-        self.optimizing = ""  # name of the optimizer whose step runs
         self.shadow = None  # a Shadow, where the trace carries float64 beside
         self.bypass = ""  # a user's detach, .data, ... that runs
 
@@ -110,9 +109,9 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _phase(self, frame, graph: bool) -> str:
-        if torch._C._current_autograd_node() is not None:
+        if self.gradients.running and torch._C._current_autograd_node() is not None:
             return "backward"
-        return "optimizer" if self.optimizing and not graph else "forward"
+        return "optimizer" if self.tape.optimizing and not graph else "forward"
 
     def _read(self, tensor: Tensor, frame, inputs: list, fed: list) -> bool:
         tape = self.tape
@@ -144,7 +143,8 @@ class Recorder(TorchDispatchMode):
                 target if isinstance(target, list | tuple) else (target,)
             ):
                 if isinstance(tensor, Tensor):
-                    stats = measure(tensor)
+                    brief = event.phase == "optimizer" and id(tensor) not in tape.leaves
+                    stats = glance(tensor) if brief else measure(tensor)
                     event.outputs = (*event.outputs, stats)
                     self._behind(tensor, event)
                     tape.claim(tensor, event.index, stats, slot)
@@ -181,7 +181,7 @@ class Recorder(TorchDispatchMode):
             stats = measure(tensor[:0] if tensor.dim() else tensor.new_zeros(()))
             stats = type(stats)(tuple(tensor.shape), stats.dtype, tensor.numel(), counted=False)
         else:
-            stats = measure(tensor)
+            stats = glance(tensor) if event.phase == "optimizer" else measure(tensor)
         event.outputs = (*event.outputs, stats)
         tape.claim(tensor, event.index, stats, slot)
         if tool.unset:

@@ -173,8 +173,9 @@ class Tracing:
 
 def final_gradients(session: Tracing) -> dict[int, Stats | None]:
     """What is left on each leaf that got a gradient in this step."""
+    stats = session.tape.stats
     return {
-        id(arrival.leaf): None if arrival.leaf.grad is None else measure(arrival.leaf.grad)
+        id(arrival.leaf): None if arrival.leaf.grad is None else stats(arrival.leaf.grad)
         for arrival in session.gradients.arrivals
         if arrival.step == session.tape.step
     }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+PART = 1 << 16  # entries that are binned at a time
 DECADES = range(-46, 40)  # float32 reaches from 1.4e-45 (subnormal) to 3.4e38
 
 
@@ -53,7 +54,8 @@ class Stats:
 class Histogram:
     """A gradient's magnitudes by decade; the special values have bins that are always there.
 
-    ``decades[i]`` counts the entries with ``10**DECADES[i] <= |g| < 10**(DECADES[i] + 1)``;
+    ``decades[i]`` counts the entries with ``10**DECADES[i] <= |g| < 10**(DECADES[i] + 1)``
+    (an entry within one rounding of an edge may fall on either side);
     float64 values beyond either end are counted in the end bins. ``subnormal`` entries are
     counted in their decade too. ``nan + pos_inf + neg_inf + zero + sum(decades) == size``.
     """
@@ -88,18 +90,27 @@ def histogram(tensor: torch.Tensor) -> Histogram:
     Returns:
         A `Histogram` whose counts add up to the number of entries.
     """
+    values = tensor.detach().reshape(-1)
+    values = values if values.dtype in (torch.float32, torch.float64) else values.float()
     tiny = torch.finfo(tensor.dtype).tiny
-    values = tensor.detach().flatten().double()
-    size = values.abs()
-    usable = (size > 0) & (size < math.inf)
-    decade = size[usable].log10().floor().clamp(DECADES.start, DECADES.stop - 1).long()
-    counts = torch.bincount(decade - DECADES.start, minlength=len(DECADES))
-    return Histogram(
-        size=values.numel(),
-        decades=tuple(counts.tolist()),
-        nan=int(values.isnan().sum()),
-        pos_inf=int((values == math.inf).sum()),
-        neg_inf=int((values == -math.inf).sum()),
-        zero=int((size == 0).sum()),
-        subnormal=int((usable & (size < tiny)).sum()),
-    )
+    parts = [_part(part, tiny) for part in values.split(PART)]
+    decades, nan, pos_inf, neg_inf, subnormal = (sum(column) for column in zip(*parts, strict=True))
+    counts = tuple(int(count) for count in decades.tolist())
+    zero = values.numel() - sum(counts) - nan - pos_inf - neg_inf
+    return Histogram(values.numel(), counts, nan, pos_inf, neg_inf, zero, subnormal)
+
+
+def _part(values: torch.Tensor, tiny: float) -> tuple[torch.Tensor, int, int, int, int]:
+    """Counts by decade, then NaN, +Inf, -Inf and subnormal, of what fits into a cache."""
+    logs = values.abs().log10_()
+    nan = pos_inf = neg_inf = subnormal = 0
+    top = logs.amax().item() if logs.numel() else 0.0
+    if not top < math.inf:
+        nan = int(values.isnan().sum())
+        pos_inf, neg_inf = int((values == math.inf).sum()), int((values == -math.inf).sum())
+    if logs.dtype is torch.float64:  # its far ends go to the end bins
+        logs = torch.where(logs.isfinite(), logs.clamp(DECADES.start, DECADES.stop - 0.5), logs)
+    decades = torch.histc(logs, len(DECADES), DECADES.start, DECADES.stop).double()
+    if decades[: math.ceil(math.log10(tiny)) - DECADES.start].sum():
+        subnormal = int(((values.abs() < tiny) & (values != 0)).sum())
+    return decades, nan, pos_inf, neg_inf, subnormal

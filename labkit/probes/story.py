@@ -52,6 +52,7 @@ class Teller:
         self.events = session.tape.events
         self.files: dict[str, str] = {}
         self._names: dict[str, str] = {}
+        self._places: dict[tuple, tuple[str, int, str, str]] = {}
 
     def file(self, path: str) -> str:
         name = self._names.get(path)
@@ -68,9 +69,13 @@ class Teller:
         """File, line, source text and function."""
         if code is None:
             return "", 0, "", ""
-        path = code.co_filename
-        source = linecache.getline(path, line).strip()
-        return self.file(path), line, source, code.co_qualname.rpartition("<locals>.")[2]
+        found = self._places.get((code, line))
+        if found is None:
+            path = code.co_filename
+            source = linecache.getline(path, line).strip()
+            function = code.co_qualname.rpartition("<locals>.")[2]
+            found = self._places[code, line] = (self.file(path), line, source, function)
+        return found
 
     def module(self, module) -> str:
         found = self.session.tape.paths.get(id(module)) if module is not None else None

@@ -15,7 +15,8 @@ from labkit.probes.frames import (
     user_frame,
     user_frames,
 )
-from labkit.probes.measure import measure
+from labkit.probes.measure import glance, measure
+from labkit.probes.stats import Stats
 
 
 class Known:
@@ -46,6 +47,8 @@ class Tape:
         self.paths: dict[int, tuple[str, object]] = {}  # id of a module -> path, module
         self.roots: list = []
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
+        self.around: dict[int, tuple] = {}  # id of a leaf -> modules that ran at its first use
+        self.optimizing = ""  # name of the optimizer whose step runs
         self.created: dict[int, Event] = {}  # id of a leaf -> the event that made its storage
         self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
         self.behind: dict[object, int] = {}  # storages written through .data, and by which event
@@ -140,6 +143,13 @@ class Tape:
             return self._renewed(tensor, known, frame)
         return known
 
+    def stats(self, tensor: Tensor) -> Stats:
+        """As measured when it was last seen, unless some event has written to it since."""
+        known = self.known.get(id(tensor))
+        if known is None or known.key != self.key(tensor):
+            return measure(tensor)
+        return known.stats if self.storages[known.key][1] <= known.stamp else measure(tensor)
+
     def _renewed(self, tensor: Tensor, known: Known, frame) -> Known:
         """A leaf is a source anew in each step, and after each event that wrote to it."""
         event, row = self.events[known.event], self.storages[known.key]
@@ -155,15 +165,18 @@ class Tape:
         """Note a tensor that no recorded event made, or a leaf as some event left it."""
         place = locate(frame, self.last_frame) if frame is not None else NOWHERE
         trainable = tensor.is_leaf and tensor.requires_grad
-        if id(tensor) not in self.names and frame is not None:
+        look = measure
+        if self.optimizing and not trainable and id(tensor) not in self.names:
+            kind, look = "buffer", glance
+        elif id(tensor) not in self.names and frame is not None:
             self.discover(frame)
         if kind:
-            name = ""
+            name = f"{self.optimizing} state" if self.optimizing else ""
         else:
             kind, name = self._called(tensor, trainable, frame)
         event = self.add("source", kind, name or kind, place)
         event.parents = () if maker is None else (maker,)
-        stats = measure(tensor)
+        stats = look(tensor)
         event.outputs = (stats,)
         event.leaf = tensor if kind in ("parameter", "buffer") else None
         if trainable:
@@ -182,10 +195,14 @@ class Tape:
 
     def _leaf(self, tensor: Tensor, event: Event, frame) -> None:
         """A trainable leaf, seen for the first time: where it was made, who was running."""
+        known = id(tensor) in self.leaves
         self.leaves[id(tensor)] = event.index
         event.leaf = tensor
-        if frame is not None:
+        if known and self.around[id(tensor)]:
+            event.around = self.around[id(tensor)]
+        elif frame is not None:
             event.around = tuple(module for module, _ in modules_around(frame, self.last_frame))
+        self.around[id(tensor)] = event.around
 
     def add(self, phase: str, kind: str, name: str, place: Place) -> Event:
         event = Event(len(self.events), self.step, phase, kind, name, place)

@@ -30,10 +30,19 @@ class Move:
         self.leaf, self.step, self.gradient, self.lr = leaf, step, gradient, lr
         self.origin = 0  # the event that wrote the gradient last
         self.stats: Stats | None = None
-        self.still = 0.0  # share of the entries with a gradient that did not change
+        self.still = 0.0  # share of the (sampled) entries with a gradient that did not change
         self.began = self.event = -1  # number of events when the step began and ended
         self.writer: int | None = None  # the event that moved the parameter
         self.place = None  # where optimizer.step was called
+
+
+SAMPLE = 4096  # entries of a parameter that are compared before and after
+
+
+def _sample(tensor: Tensor) -> Tensor:
+    """Evenly spaced entries, copied."""
+    flat = tensor.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // SAMPLE)].clone()
 
 
 class Training:
@@ -45,6 +54,7 @@ class Training:
         self.stepped: list[tuple[int, int]] = []  # step, id of the optimizer
         self.moves: list[Move] = []
         self.states: list[tuple[int, int, str, Stats]] = []  # step, event, name, stats
+        self._began = 0
         self._before: list[tuple[Move, Tensor]] = []
         self._thread = threading.get_ident()
         self._handles = ()
@@ -75,14 +85,15 @@ class Training:
             if self.gradients.unsettled:
                 self.gradients.settle()
             self.add(optimizer)
+            self._began = len(self.tape.events)
             self.stepped.append((self.tape.step, id(optimizer)))
             place = self.tape.here(2)
             self._before = [
-                (self._move(leaf, group, place), leaf.detach().clone())
+                (self._move(leaf, group, place), _sample(leaf))
                 for group in optimizer.param_groups
                 for leaf in group["params"]
             ]
-        self.recorder.optimizing = type(optimizer).__name__
+        self.tape.optimizing = type(optimizer).__name__
 
     def _move(self, leaf: Tensor, group: dict, place) -> Move:
         move = Move(leaf, self.tape.step, None, float(group.get("lr", math.nan)))
@@ -97,7 +108,7 @@ class Training:
     def _post(self, optimizer, args, kwargs) -> None:
         if threading.get_ident() != self._thread:
             return
-        self.recorder.optimizing = ""
+        self.tape.optimizing = ""
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
             for move, before in self._before:
                 self._compare(move, before)
@@ -106,19 +117,22 @@ class Training:
 
     def _compare(self, move: Move, before: Tensor) -> None:
         leaf = move.leaf
-        move.stats = measure(leaf, counted=0)
+        move.stats = self.tape.stats(leaf)
         move.event = len(self.tape.events)
         row = self.tape.storages.get(self.tape.key(leaf))
         move.writer = row[1] if row is not None and row[1] >= move.began else None
         gradient = leaf.grad
         moving = move.gradient is not None and move.gradient.large > 0 and gradient is not None
         if moving and gradient.layout is torch.strided:
-            asked = gradient != 0
-            same = (leaf == before) & asked
+            asked = _sample(gradient) != 0
+            same = (_sample(leaf) == before) & asked
             move.still = same.sum().item() / max(asked.sum().item(), 1)
         self.moves.append(move)
 
     def _state(self, optimizer) -> None:
+        recent = self.tape.events[self._began :]
+        if recent and not any(event.bad for event in recent):
+            return
         for leaf, state in optimizer.state.items():
             for name, value in state.items() if isinstance(state, dict) else ():
                 if isinstance(value, Tensor) and value.is_floating_point():
