@@ -23,10 +23,10 @@ from pathlib import Path
 
 import torch
 
-from labkit.models import train
-from labkit.models.checkpoint import load_checkpoint, save_checkpoint
-from labkit.models.simulate import simulate
+from labkit.cells.simulate import simulate
 from labkit.models.vae import NBVAE
+from labkit.training import train
+from labkit.training.checkpoint import load_checkpoint, save_checkpoint
 
 BOUNDARIES = (
     "before write",

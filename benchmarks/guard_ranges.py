@@ -12,13 +12,13 @@ from statistics import mean, stdev
 
 import torch
 
-from labkit.models.data import Cells, load_pbmc
-from labkit.models.evaluate import likelihood_bounds
+from labkit.cells.data import Cells, load_pbmc
 from labkit.models.guards import OFF, REPAIRED, Guard, Guards
 from labkit.models.likelihood import nb_log_likelihood_from_logs
-from labkit.models.train import train_vae
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.probes.guard_audit import audit_guards
+from labkit.training.evaluate import likelihood_bounds
+from labkit.training.train import train_vae
 
 torch.set_num_threads(1)
 LOGVAR = Guard("logvar", "clamp", -10.0, 10.0)

@@ -17,7 +17,7 @@ import mpmath
 import torch
 from torch import Tensor
 
-from labkit.models.data import load_pbmc
+from labkit.cells.data import load_pbmc
 from labkit.models.likelihood import (
     nb_log_likelihood,
     nb_log_likelihood_from_logs,

@@ -12,10 +12,10 @@ from statistics import mean
 
 import torch
 
-from labkit.models.data import load_pbmc
-from labkit.models.evaluate import HeldOut, held_out
-from labkit.models.train import EPOCHS, train_vae
+from labkit.cells.data import load_pbmc
 from labkit.models.vae import NBVAE
+from labkit.training.evaluate import HeldOut, held_out
+from labkit.training.train import EPOCHS, train_vae
 
 torch.set_num_threads(1)
 SETTINGS = (  # latent, hidden, batch, learning rate, epochs

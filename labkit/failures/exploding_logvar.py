@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.models.data import Cells, load_pbmc
+from labkit.cells.data import Cells, load_pbmc
 from labkit.models.guards import Guard, hard_clamp, straight_through, unguarded
 from labkit.models.likelihood import kl_standard_normal_guide, nb_log_likelihood_from_logs
-from labkit.models.train import safe_step, trained_vae
 from labkit.models.vae import NBVAE, sample_z
 from labkit.probes.trace import trace
+from labkit.training.train import safe_step, trained_vae
 
 Form = Callable[[Tensor], Tensor]
 # Only logvar shall break here, so the decoder's two outputs are held where exp of them is safe.

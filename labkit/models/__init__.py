@@ -1,1 +1,1 @@
-"""The system on the bench: likelihood, VAE, latent operator, energy distance, data, training."""
+"""The heart: likelihood, VAE with its guards, latent operator, energy distance."""

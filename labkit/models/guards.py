@@ -6,7 +6,7 @@ from math import inf
 
 from torch import Tensor
 
-from labkit.models.data import validate_counts
+from labkit.cells.data import validate_counts
 
 Function = Callable[[Tensor], Tensor]  # a plain function is accepted wherever a guard is
 

@@ -8,7 +8,7 @@ the mean and the log-variance of q(z | x).
 import torch
 from torch import Tensor
 
-from labkit.models.nb_operator import apply, result_dtype
+from labkit.kernels.nb_operator import apply, result_dtype
 
 
 def nb_log_likelihood(x: Tensor, mu: Tensor, r: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from labkit.models.data import Cells
+from labkit.cells.data import Cells
 from labkit.models.guards import REPAIRED, Guards
 from labkit.models.likelihood import (
     kl_standard_normal,

@@ -24,8 +24,10 @@
 
 # %%
 from labkit import Bench, Panel, progress, trace
+from labkit.cells import data
 from labkit.draw import draw_counts, draw_curves, draw_graph, draw_latent, draw_scores
-from labkit.models import data, evaluate, train, vae
+from labkit.models import vae
+from labkit.training import evaluate, train
 
 # %% [markdown]
 # ## The cells

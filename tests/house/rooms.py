@@ -22,21 +22,29 @@ def room(packages: str = "", rooms: str = "", lazily: str = "") -> Room:
     return Room(*(frozenset(words.split()) for words in (packages, rooms, lazily)))
 
 
-EVERY = "bench check claims compare draw failures fold models panel probes progress"
+EVERY = (
+    "bench cells check checklist claims compare draw failures fold guide kernels models panel "
+    "probes progress training watch"
+)
 ROOMS = {
     "probes": room("torch"),
-    "models": room("torch numpy"),
+    "cells": room("torch numpy h5py"),  # h5py: the script that rebuilds the packaged counts
+    "kernels": room("torch numpy"),
+    "models": room("torch numpy", "cells kernels"),
+    "training": room("torch numpy", "cells kernels models"),
     "bench": room("", "probes", lazily="failures"),  # loads a failure by its name
     "compare": room("", "bench probes"),
-    "failures": room("torch numpy", "models probes bench"),
-    "claims": room("torch numpy", "models probes bench"),
+    "failures": room("torch numpy", "cells kernels models training probes bench"),
+    "claims": room("torch numpy", "cells kernels models training probes bench"),
     "check": room("torch", "failures bench probes"),
     "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench"),
     "panel": room("ipywidgets anywidget traitlets IPython", "draw probes bench failures fold"),
     "fold": room(),
     "progress": room("tqdm"),
-    "data": room("numpy h5py"),  # the script that rebuilds the packaged counts
-    "": room("", "bench check compare fold probes", lazily=EVERY),  # what a notebook imports
+    "guide": room("torch", "cells models training probes"),
+    "checklist": room("torch", "probes guide"),
+    "watch": room("torch numpy", "probes"),
+    "": room("", "bench check compare fold probes watch", lazily=EVERY),  # what a notebook imports
 }
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from labkit.models.carry import Move, carry, interval, moves_by_tissue, resampled, weighted_energy
+from labkit.cells.simulate import simulate
 from labkit.models.operator import OPERATOR_OFF, OperatorModel
-from labkit.models.simulate import simulate
+from labkit.training.carry import Move, carry, interval, moves_by_tissue, resampled, weighted_energy
 
 ONE = torch.ones(1)
 ROUNDING = 1e-10  # float64, sums of some thousand distances

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from labkit.models import checkpoint
-from labkit.models.checkpoint import load_checkpoint, non_finite, save_checkpoint
-from labkit.models.simulate import simulate
-from labkit.models.train import train_vae
+from labkit.cells.simulate import simulate
 from labkit.models.vae import NBVAE
+from labkit.training import checkpoint
+from labkit.training.checkpoint import load_checkpoint, non_finite, save_checkpoint
+from labkit.training.train import train_vae
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = ("before write", "after write", "after fsync", "before rename")
@@ -178,7 +178,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(cells, tmp_path):
 
 def test_a_run_with_skipped_steps_resumes_to_the_same_bits(cells, tmp_path, monkeypatch):
     """The crash comes while refusals are being counted, right before they lead to a way back."""
-    from labkit.models import train
+    from labkit.training import train
 
     whole = train.batch_loss
     steps = {"taken": 0}
@@ -219,7 +219,7 @@ def test_the_crash_trials_notice_a_run_that_is_not_restored():
     """The trials themselves can fail: without the noise state the bits differ."""
     script = (
         "import sys; sys.path.insert(0, 'benchmarks'); import crash_safety as c\n"
-        "from labkit.models.train import Run\n"
+        "from labkit.training.train import Run\n"
         "whole = Run.restore\n"
         "def forget(run, state):\n"
         "    noise = run.generator.get_state(); whole(run, state); run.generator.set_state(noise)\n"

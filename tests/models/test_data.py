@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.data.rebuild import invert
-from labkit.models.data import PBMC, load_pbmc, validate_counts
+from labkit.cells.data import PBMC, load_pbmc, validate_counts
+from labkit.cells.rebuild import invert
 
 SHA256 = "f998093ad5a4c10c8dfe65389d998565bf7576362d6e2165f8f822bfbf279db8"
 ENTRIES_NOT_ZERO = 174_400

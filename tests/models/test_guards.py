@@ -6,6 +6,7 @@ from math import isfinite
 import pytest
 import torch
 
+from labkit.cells.simulate import simulate
 from labkit.models.guards import (
     GUIDE,
     MODES,
@@ -17,7 +18,6 @@ from labkit.models.guards import (
     straight_through,
     unguarded,
 )
-from labkit.models.simulate import simulate
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.probes.guard_audit import audit_guards
 

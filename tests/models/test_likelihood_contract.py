@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from labkit.models import nb_operator
+from labkit.kernels import nb_operator
 from labkit.models.likelihood import nb_log_likelihood, nb_log_likelihood_from_logs
 
 FORMS = {"values": nb_log_likelihood, "logs": nb_log_likelihood_from_logs}

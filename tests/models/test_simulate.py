@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from labkit.models.data import validate_counts
-from labkit.models.simulate import simulate
+from labkit.cells.data import validate_counts
+from labkit.cells.simulate import simulate
 
 N = 2000  # cells; the tolerances below are at least 4 standard errors at this size
 

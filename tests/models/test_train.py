@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from labkit.cells.simulate import simulate
 from labkit.models.guards import GUIDE
-from labkit.models.simulate import simulate
-from labkit.models.train import Run, TrainingFailed, safe_step, train_vae, trained_vae
 from labkit.models.vae import NBVAE, elbo_loss
+from labkit.training.train import Run, TrainingFailed, safe_step, train_vae, trained_vae
 
 CLIP_TOLERANCE = 1e-5  # relative; the clipped norm is that of float32 products
 

@@ -8,12 +8,12 @@ import torch
 from scipy.stats import nbinom
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from labkit.models.data import load_pbmc
-from labkit.models.evaluate import held_out
+from labkit.cells.data import load_pbmc
+from labkit.cells.simulate import simulate
 from labkit.models.guards import GUIDE, OFF, REPAIRED
-from labkit.models.simulate import simulate
-from labkit.models.train import trained_vae
 from labkit.models.vae import NBVAE, elbo_loss, embed, sample_z
+from labkit.training.evaluate import held_out
+from labkit.training.train import trained_vae
 
 RELATIVE_64 = 1e-10  # two float64 formulas of the same sum
 RELATIVE_32 = 2e-6  # float32 linear layers in front of a float64 likelihood

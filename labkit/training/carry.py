@@ -5,11 +5,13 @@ estimate is negative about half the time where the populations are equal.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
 
-from labkit.models.data import Cells
+from labkit.cells.data import Cells
+from labkit.models.energy import Reference
 from labkit.models.operator import OPERATOR_REPAIRED, OperatorGuards, OperatorModel
 
 
@@ -28,6 +30,11 @@ class Move:
         """Where the model puts the cells that were seen before."""
         conditions = (c.expand(len(self.before), -1) for c in (self.tissue, self.perturbation))
         return model(self.before, *conditions, steps, guards)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The cells after it as a constant target; its own term is computed once."""
+        return Reference.of(self.after)
 
     @property
     def shift(self) -> Tensor:

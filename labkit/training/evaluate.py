@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from labkit.models.data import Cells
+from labkit.cells.data import Cells
 from labkit.models.guards import REPAIRED, Guards
 from labkit.models.likelihood import nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, embed, sample_z

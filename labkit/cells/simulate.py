@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from labkit.models.data import Cells
+from labkit.cells.data import Cells
 
 ANGLES = (0.6, 1.2, 0.9)  # radians that the perturbation turns the first latent plane, by tissue
 

@@ -11,11 +11,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
-from labkit.models.checkpoint import load_checkpoint, non_finite, save_checkpoint
-from labkit.models.data import Cells, load_pbmc, validate_counts
+from labkit.cells.data import Cells, load_pbmc, validate_counts
 from labkit.models.guards import REPAIRED, Guards
-from labkit.models.safe_step import Step, safe_step
 from labkit.models.vae import NBVAE, elbo_loss
+from labkit.training.checkpoint import load_checkpoint, non_finite, save_checkpoint
+from labkit.training.safe_step import Step, safe_step
 
 EPOCHS = 20  # of `trained_vae`: 1.5 s of one core, and longer training fits the held-out no better
 PARTS = ("model", "optimizer", "scheduler")  # of a run: each has a state_dict

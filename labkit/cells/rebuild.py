@@ -1,4 +1,4 @@
-"""Rebuild the packaged counts from the scanpy wheel: ``python -m labkit.data.rebuild WHEEL``.
+"""Rebuild the packaged counts from the scanpy wheel: ``python -m labkit.cells.rebuild WHEEL``.
 
 Get the wheel with ``pip download --no-deps scanpy==1.11.5``. Needs h5py (a development extra).
 The stored layer is log1p of counts scaled to 10,000 per cell, rounded to 3 decimals. Its inverse

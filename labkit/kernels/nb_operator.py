@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labkit.models.stirling import digamma_difference, log_binomial
+from labkit.kernels.stirling import digamma_difference, log_binomial
 
 BLOCK = 24576  # entries per pass: its float64 work fits a 2 MB cache; changes no result
 POISSON = 1e30  # a larger r is used as this one; for mu below 1e20 that changes no result

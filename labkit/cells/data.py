@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PBMC = Path(__file__).parents[1] / "data" / "pbmc700.npz"  # PROVENANCE.md lies beside it
+PBMC = Path(__file__).with_name("pbmc700.npz")  # PROVENANCE.md lies beside it
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def load_pbmc(held_out: float = 0.25, seed: int = 0) -> Cells:
         held_out: share of each cell type that is held out, at least one cell of each.
         seed: of the split.
 
-    Source: Zheng et al. 2017, doi:10.1038/ncomms14049; labkit/data/PROVENANCE.md.
+    Source: Zheng et al. 2017, doi:10.1038/ncomms14049; labkit/cells/PROVENANCE.md.
     """
     with np.load(PBMC) as file:
         arrays = {name: file[name] for name in file.files}

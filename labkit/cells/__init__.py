@@ -1,0 +1,1 @@
+"""Cells to learn from: real counts that come with the package, and simulated ones."""

@@ -1,0 +1,1 @@
+"""Training that cannot be poisoned: safe steps, checkpoints, and what a fitted model is worth."""
