@@ -104,7 +104,7 @@ def draw_scores(scores: Mapping[str, float], xlabel: str) -> Picture:
         axes.annotate(f"{value:.1f}", (value, row), **place)
     axes.set_yticks(rows, names)
     axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
-    axes.margins(x=0.08)
+    axes.margins(x=0.14)
     order = sorted(names, key=scores.__getitem__)
     figure.labkit_alt = f"{xlabel}, lowest first: {', '.join(order)}."
     return _bare(figure)

@@ -63,7 +63,7 @@ draw_curves({"training loss": run.losses}, "step", "nats per cell")
 
 # %% [markdown]
 # ### What to see
-# The loss falls fast and then flattens: 20 passes over 520 cells, in a few seconds.
+# The loss falls fast and then flattens: 20 passes over 524 cells, in a few seconds.
 # A step whose loss or gradient were not finite would be refused, and counted.
 #
 # ## Is it any good?

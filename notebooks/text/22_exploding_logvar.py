@@ -61,11 +61,13 @@ bench.turn("healthy")
 
 # %%
 print(bench.source("none"))
-bench.turn("broken")
+print(bench.turn("broken"))
+print(bench.reading.culprit.source)
 
 # %% [markdown]
-# The reading is one line: the verdict, the operation that gave birth to it, its line, and what went in.
+# The reading is one line: the verdict, the operation where it was born, its place, and what went in.
 # The inputs of that operation were finite. Its output was not. That makes it the culprit.
+# The last line is the culprit's own source: the KL divergence, with an `exp` that has no half in it.
 #
 # ## Look
 # The same step as a graph. Data enters above, the loss is below.
