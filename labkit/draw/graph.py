@@ -24,6 +24,7 @@ from labkit.probes.report import Report
 
 HALF = 15.0  # height of the upper half of a cell
 BAD = ("inf", "nan")
+BY_GRADIENT = ("vanishing", "exploding")  # verdicts that a gradient's magnitude explains
 
 Health = dict[int, tuple[str, str]]  # op -> words for its value and its gradient
 
@@ -97,9 +98,11 @@ def _cell(
 
 
 def _magnitude(report: Report, cell: Cell, value: str) -> str:
-    outputs = report.ops[cell.op].outputs
+    outputs, gradient = report.ops[cell.op].outputs, report.ops[cell.op].gradient
     if value in BAD:
         return STATES[value].word
+    if gradient and report.verdict in BY_GRADIENT:
+        return f"∇ {short(gradient.large)}"
     return "0" if gravest(s.word for s in outputs) == "zero" else short(largest(outputs))
 
 

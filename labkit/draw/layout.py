@@ -74,19 +74,21 @@ class NoGraphviz(RuntimeError):
 
 
 @lru_cache(maxsize=256)
-def lay_out(nodes: tuple[Node, ...], edges: tuple[Ends, ...]) -> Layout:
+def lay_out(nodes: tuple[Node, ...], edges: tuple[Ends, ...], turned: bool = False) -> Layout:
     """Place nodes so that edges run downwards; the same question is answered from memory.
 
     Args:
         nodes: blocks with their sizes in pixels, in reading order.
         edges: from the bottom of a cell to the top of another.
+        turned: tell graphviz the nodes in the opposite order. It starts its search there, so it
+            may find a better picture.
 
     Raises:
         NoGraphviz: neither the graphviz-pure wheel nor a system `dot` is there.
     """
     if not nodes:
         return Layout(0.0, 0.0)
-    return _placed(_answer(_question(nodes, edges)), nodes, len(edges))
+    return _placed(_answer(_question(nodes, edges, turned)), nodes, len(edges))
 
 
 def renderers() -> tuple[str, ...]:
@@ -111,10 +113,11 @@ def _answer(question: str) -> dict:
     )
 
 
-def _question(nodes: tuple[Node, ...], edges: tuple[Ends, ...]) -> str:
+def _question(nodes: tuple[Node, ...], edges: tuple[Ends, ...], turned: bool) -> str:
     lines = ["digraph {", "graph [rankdir=TB, nodesep=0.14, ranksep=0.18]"]
     lines += ["node [shape=none, margin=0]", "edge [arrowhead=none]"]
-    lines += [f"n{i} [label=<{_table(node)}>]" for i, node in enumerate(nodes)]
+    blocks = [f"n{i} [label=<{_table(node)}>]" for i, node in enumerate(nodes)]
+    lines += blocks[::-1] if turned else blocks
     for k, group in enumerate(_groups(nodes)):
         members = " ".join(f"n{i}" for i, node in enumerate(nodes) if node.group == group)
         lines.append(f"subgraph cluster_{k} {{ {HEADING} {members} }}")

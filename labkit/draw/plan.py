@@ -3,7 +3,8 @@
 import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
+from math import dist
 
 from labkit.draw.cells import severed_parameters
 from labkit.draw.fold import Cell, Program, Row, fold, step_of
@@ -15,7 +16,8 @@ WIDTH, HEIGHT = 480.0, 600.0  # the picture that a plan should fit
 CELL, GAP = 28.0, 2.0  # height of a cell, space between cells
 HEAD = 13.0  # height of the words above a row
 LEAST, LONGEST = 36.0, 96.0  # width of a cell; of the words above a row
-LINES = (110.0, 130.0, 150.0, 170.0, 200.0, 240.0, 290.0)  # widths at which a row may break
+LINES = range(110, 300, 20)  # widths at which a row may break
+WIRE = 20_000.0  # px of edges that are as bad as shrinking the picture to nothing
 KEPT = 32  # plans that are remembered
 
 
@@ -57,21 +59,26 @@ def _kind(op: Op) -> tuple:
 
 
 def _made(program: Program) -> Plan:
-    """Break rows where the whole picture becomes largest on the screen."""
+    """Break rows where the whole picture is best; the two best are tried once more, turned."""
     counts = Counter(_top(row.group) for row in program.rows)
     shared = {group for group, n in counts.items() if n > 1}
     labels = tuple(_label(row.group, shared) for row in program.rows)
     edges = tuple((edge.tail, edge.head) for edge in program.edges)
-    tries = []
-    for line in LINES:
-        rows = zip(program.rows, labels, strict=True)
-        nodes = tuple(_node(row, label, line, shared) for row, label in rows)
-        tries.append(Plan(program, labels, nodes, lay_out(nodes, edges), next(_numbers)))
-    return max(tries, key=lambda made: _scale(made.layout))
+    rows = tuple(zip(program.rows, labels, strict=True))
+    broken = dict.fromkeys(
+        tuple(_node(row, label, line, shared) for row, label in rows) for line in LINES
+    )
+    tries = [(lay_out(nodes, edges), nodes) for nodes in broken]
+    tries.sort(key=lambda pair: -_merit(pair[0]))
+    tries += [(lay_out(nodes, edges, turned=True), nodes) for _, nodes in tries[:2]]
+    layout, nodes = max(tries, key=lambda pair: _merit(pair[0]))
+    return Plan(program, labels, nodes, layout, next(_numbers))
 
 
-def _scale(layout: Layout) -> float:
-    return min(WIDTH / max(layout.width, 1), HEIGHT / max(layout.height, 1))
+def _merit(layout: Layout) -> float:
+    """How large the picture is on the screen, less what its edges cost the eye."""
+    scale = min(WIDTH / max(layout.width, 1), HEIGHT / max(layout.height, 1))
+    return scale - sum(dist(a, b) for edge in layout.edges for a, b in pairwise(edge)) / WIRE
 
 
 def _top(group: str) -> str:

@@ -9,11 +9,12 @@ from labkit.draw.bars import LIMITS, Bar
 from labkit.draw.scene import SMALL, Box, Item, Words, line
 
 WIDTH, HEIGHT = 640.0, 212.0
-LEFT, RIGHT = 36.0, 636.0
+LEFT, RIGHT = 40.0, 636.0
 TITLE, HEADINGS, LANE, BASE = 7.0, 25.0, 35.0, 180.0  # from top to bottom
 DEPTH = 12.0  # of the lanes above the ceiling and below the floor
 WIDEST, THIN = 9.0, 2.4  # a bar is at most this wide and at least this high
 GAP = 14.0  # between phases
+FEW = 0.08  # share of ops below which the limits of a dtype are not drawn
 LARGEST = {"float16": "6.6e4", "bfloat16": "3.4e38", "float32": "3.4e38", "float64": "1.8e308"}
 
 
@@ -76,7 +77,7 @@ def _dtypes(bars: tuple[Bar, ...]) -> list[str]:
     A few float64 ops in a narrower program would squeeze everything: float32 spans it then.
     """
     counts = Counter(bar.dtype for bar in bars if bar.dtype)
-    used = {dtype for dtype in LIMITS if counts[dtype]} or {"float32"}
+    used = {dtype for dtype in LIMITS if counts[dtype] > FEW * counts.total()} or {"float32"}
     if "float64" in used and counts["float64"] * 2 < counts.total():
         used = used - {"float64"} | {"float32"}
     if "float32" in used:

@@ -28,7 +28,7 @@ def timeline_scene(report: Report) -> Scene:
     items += _lane(bars, scale)
     for i, bar in enumerate(bars):
         items += scale.bar(i, bar)
-    items += _headroom(bars, scale)
+    items += _headroom(bars, scale, lower=report.culprit is not None)
     items += _birth(report, bars, scale)
     return Scene(WIDTH, HEIGHT, tuple(items), _alt(report, bars))
 
@@ -71,9 +71,10 @@ def _lane(bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
         yield Words((left + right) / 2, LANE + 6, text, f"onmark {word}", "middle", SMALL)
 
 
-def _headroom(bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
+def _headroom(bars: tuple[Bar, ...], scale: Scale, lower: bool) -> Iterator[Item]:
     """The tightest op: how many powers of two it has left, shaded up to its ceiling."""
-    rooms = [(room(bar), i) for i, bar in enumerate(bars) if bar.large > 0 and bar.dtype]
+    told = [i for i, bar in enumerate(bars) if bar.large > 0 and bar.dtype in scale.dtypes]
+    rooms = [(room(bars[i]), i) for i in told]
     if not rooms or any(bar.word in ("inf", "nan") for bar in bars):
         return
     left, i = min(rooms)
@@ -82,7 +83,7 @@ def _headroom(bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
     yield Box(x - 4, top, 8, max(y - top, 0), "room")
     side, step = ("start", 8) if x < (LEFT + RIGHT) / 2 else ("end", -8)
     words = f"headroom: {left:.0f} powers of two" if left >= 1 else "no headroom left"
-    yield Words(x + step, max((top + y) / 2, top + 8), words, "ink", side, SMALL)
+    yield Words(x + step, LANE + DEPTH + (24 if lower else 10), words, "title", side, SMALL)
 
 
 def _birth(report: Report, bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
@@ -92,7 +93,8 @@ def _birth(report: Report, bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item
         if born is not None and bar.op <= born <= bar.last:
             x = scale.lefts[i] + scale.thick / 2
             side, step = ("start", 6) if x < WIDTH * 0.75 else ("end", -6)
-            words = f"born: {report.culprit.op}"
+            event = report.chain[0].event if report.chain else "born"
+            words = f"{event}: {report.ops[born].name}"
             yield line("born line", (x, LANE + DEPTH + 1), (x, BASE))
             yield Words(x + step, LANE + DEPTH + 10, words, "title", side, bold=True)
 

@@ -62,5 +62,7 @@ def _together(links: list[Link]) -> str:
     rest = len(links) - 1
     if first.event == "harmed":
         return f"{first.event}: {first.text}" + (f" and {rest} more parameters" if rest else "")
-    passed = f" … {last.text} ({len(links)} ops)" if rest else ""
-    return f"{first.event}: {first.text}{passed}"
+    if not rest:
+        return f"{first.event}: {first.text}"
+    start, end = (link.text.partition(": ")[0] for link in (first, last))
+    return f"{first.event}: {start} … {end} ({len(links)} ops)"

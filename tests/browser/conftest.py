@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from playwright.sync_api import sync_playwright
-from real_lab import Lab, command, open_notebook, run_all
+from real_lab import KERNEL, Lab, command, open_notebook, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "screenshots"
@@ -17,7 +17,6 @@ ARGUMENTS = [
     "--font-render-hinting=none",
 ]
 SIZE = {"width": 1280, "height": 800}
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 CELLS = (
     "from labkit.bench import Bench\n"
     "from labkit.panel import Panel\n"

@@ -15,6 +15,7 @@ from playwright.sync_api import Page
 START_S = 60  # a cold start took 3 to 6 s here; three busy loops beside it make it 15
 RUN_S = 120_000  # ms for all cells of a notebook
 QUIET = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 TOKEN = "labkit-browser-tests"
 
 
