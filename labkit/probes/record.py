@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.probes.frames import locate
 from labkit.probes.gradients import Gradients
-from labkit.probes.measure import glance, measure, respan
+from labkit.probes.measure import COUNTED, glance, measure, respan
 from labkit.probes.tape import Tape
 from labkit.probes.tools import tool_of
 
@@ -65,7 +65,8 @@ class Recorder(TorchDispatchMode):
                 scalars.append(thing)
         call = self.shadow.before(args, kwargs) if self.shadow is not None else None
         out = func(*args, **kwargs)
-        event = tape.add(self._phase(frame, graph), "op", tool.name, locate(frame, tape.last_frame))
+        place = tape.stepping or locate(frame, tape.last_frame)
+        event = tape.add(self._phase(frame, graph), "op", tool.name, place)
         event.tool, event.graph, event.live = tool, graph, live
         event.bypass = self.bypass
         if event.phase == "backward":
@@ -144,7 +145,8 @@ class Recorder(TorchDispatchMode):
             ):
                 if isinstance(tensor, Tensor):
                     brief = event.phase == "optimizer" and id(tensor) not in tape.leaves
-                    stats = glance(tensor) if brief else measure(tensor)
+                    counted = COUNTED if event.phase == "forward" else 0
+                    stats = glance(tensor) if brief else measure(tensor, counted)
                     event.outputs = (*event.outputs, stats)
                     self._behind(tensor, event)
                     tape.claim(tensor, event.index, stats, slot)

@@ -131,6 +131,7 @@ class Tracing:
             self.ends.append(End(self))
             self.gradients.turn()
             self.tape.escapes.clear()
+            self.tape.optimizing, self.tape.stepping = "", None
             self.tape.step += 1
             self._marks = (len(self.tape.events), len(self.calls.roots))
 

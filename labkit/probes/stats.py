@@ -102,15 +102,29 @@ def histogram(tensor: torch.Tensor) -> Histogram:
 
 def _part(values: torch.Tensor, tiny: float) -> tuple[torch.Tensor, int, int, int, int]:
     """Counts by decade, then NaN, +Inf, -Inf and subnormal, of what fits into a cache."""
-    logs = values.abs().log10_()
-    nan = pos_inf = neg_inf = subnormal = 0
-    top = logs.amax().item() if logs.numel() else 0.0
-    if not top < math.inf:
-        nan = int(values.isnan().sum())
-        pos_inf, neg_inf = int((values == math.inf).sum()), int((values == -math.inf).sum())
-    if logs.dtype is torch.float64:  # its far ends go to the end bins
-        logs = torch.where(logs.isfinite(), logs.clamp(DECADES.start, DECADES.stop - 0.5), logs)
-    decades = torch.histc(logs, len(DECADES), DECADES.start, DECADES.stop).double()
-    if decades[: math.ceil(math.log10(tiny)) - DECADES.start].sum():
-        subnormal = int(((values.abs() < tiny) & (values != 0)).sum())
-    return decades, nan, pos_inf, neg_inf, subnormal
+    sizes = values.abs()
+    if sizes.numel() and sizes.amax().item() < math.inf:
+        # The logarithm of a zero or a subnormal is slow: first take all of them for the smallest
+        # normal number, and look again only where some lie in its decade that are not zero.
+        floor = max(tiny, 10.0 ** (DECADES.start + 1))
+        decades = _bins(sizes.clamp(min=floor), normal=True)
+        lowest = math.floor(math.log10(floor)) - DECADES.start
+        held = decades[lowest].item()
+        if not held or held == values.numel() - torch.linalg.vector_norm(values, 0).item():
+            decades[lowest] = 0
+            return decades, 0, 0, 0, 0
+    nan = int(values.isnan().sum())
+    pos_inf, neg_inf = int((values == math.inf).sum()), int((values == -math.inf).sum())
+    subnormal = int(((sizes < tiny) & (values != 0)).sum())
+    return _bins(sizes), nan, pos_inf, neg_inf, subnormal
+
+
+def _bins(sizes: torch.Tensor, normal: bool = False) -> torch.Tensor:
+    """Counts by decade; zeros and what is not finite are not counted.
+
+    `normal`: float32 without zeros, NaN or infinities, so that nothing has to be left out.
+    """
+    decade = sizes.log10_().floor_().sub_(DECADES.start)
+    if not (normal and decade.dtype is torch.float32):
+        decade = decade[decade.isfinite()].clamp(0, len(DECADES) - 1)
+    return torch.bincount(decade.int(), minlength=len(DECADES)).double()

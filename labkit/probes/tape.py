@@ -48,6 +48,7 @@ class Tape:
         self.roots: list = []
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
         self.around: dict[int, tuple] = {}  # id of a leaf -> modules that ran at its first use
+        self.stepping: Place | None = None  # where a torch optimizer's step was called
         self.optimizing = ""  # name of the optimizer whose step runs
         self.created: dict[int, Event] = {}  # id of a leaf -> the event that made its storage
         self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
@@ -163,7 +164,9 @@ class Tape:
 
     def source(self, tensor: Tensor, frame, maker: int | None = None, kind: str = "") -> Known:
         """Note a tensor that no recorded event made, or a leaf as some event left it."""
-        place = locate(frame, self.last_frame) if frame is not None else NOWHERE
+        place = self.stepping
+        if place is None:
+            place = locate(frame, self.last_frame) if frame is not None else NOWHERE
         trainable = tensor.is_leaf and tensor.requires_grad
         look = measure
         if self.optimizing and not trainable and id(tensor) not in self.names:
@@ -176,7 +179,7 @@ class Tape:
             kind, name = self._called(tensor, trainable, frame)
         event = self.add("source", kind, name or kind, place)
         event.parents = () if maker is None else (maker,)
-        stats = look(tensor)
+        stats = look(tensor) if maker is None else self.stats(tensor)
         event.outputs = (stats,)
         event.leaf = tensor if kind in ("parameter", "buffer") else None
         if trainable:

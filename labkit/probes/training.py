@@ -94,6 +94,8 @@ class Training:
                 for leaf in group["params"]
             ]
         self.tape.optimizing = type(optimizer).__name__
+        if type(optimizer).__module__.startswith("torch.optim") and not (args[1:] or kwargs):
+            self.tape.stepping = place  # without a closure, every op in it has this one line
 
     def _move(self, leaf: Tensor, group: dict, place) -> Move:
         move = Move(leaf, self.tape.step, None, float(group.get("lr", math.nan)))
@@ -108,7 +110,7 @@ class Training:
     def _post(self, optimizer, args, kwargs) -> None:
         if threading.get_ident() != self._thread:
             return
-        self.tape.optimizing = ""
+        self.tape.optimizing, self.tape.stepping = "", None
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
             for move, before in self._before:
                 self._compare(move, before)
