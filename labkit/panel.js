@@ -68,7 +68,7 @@ function render({ model, el }) {
     update.push((settings) => {
       const number = settings[knob.name];
       if (Number(input.value) !== index(number)) input.value = index(number);
-      shown.textContent = `${text(number)} ${knob.unit}`;
+      shown.textContent = `${text(number)} ${knob.unit}`.trim();
       input.setAttribute("aria-valuetext", shown.textContent);
     });
     return make("div", { class: "lk-dial" },

@@ -9,6 +9,7 @@ from labkit.draw.figures import (
 )
 from labkit.draw.paint import Picture
 from labkit.draw.plots import draw_counts, draw_curves, draw_latent, draw_scores
+from labkit.draw.visualize_gradients import visualize_gradients
 
 __all__ = [
     "Picture",
@@ -21,4 +22,5 @@ __all__ = [
     "draw_scores",
     "draw_strip",
     "draw_timeline",
+    "visualize_gradients",
 ]

@@ -163,8 +163,7 @@ class _Folding:
     def _row(self, row: list[int]) -> Row:
         sources = dict.fromkeys(j for i in row for j in self.reads[i] if j not in self.owner)
         inputs = [self._input(j) for j in sources if self.ops[j].kind == "input"]
-        groups = [self.ops[i].group for i in row]
-        group = max(reversed(groups), key=groups.count)
+        group = _together([self.ops[i].group for i in row])
         return Row(group, (*inputs, *(self._cell(i) for i in row)))
 
     def _input(self, source: int) -> Cell:
@@ -194,3 +193,11 @@ class _Folding:
                     known = edges.setdefault((tail, head), edge)
                     edges[tail, head] = replace(known, cut=cut and known.cut)
         return list(edges.values())
+
+
+def _together(groups: list[str]) -> str:
+    """One name for the modules or functions of a row: most ops' own, or the first to the last."""
+    most = max(reversed(groups), key=groups.count)
+    if 2 * groups.count(most) >= len(groups):
+        return most
+    return f"{groups[0]} … {groups[-1].rpartition('.')[2]}"

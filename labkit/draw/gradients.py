@@ -64,7 +64,7 @@ def _row(fate: Fate, y: float) -> Iterator[Item]:
         yield Words(0, middle, state.mark, f"mark {fate.word}" if not fate.excused else "muted")
     yield Words(NAME, middle, _named(fate.name), "ink")
     if fate.gradient is None:
-        yield Words(LEFT, middle, f"no gradient{_because(fate)}", "ink")
+        yield Words(LEFT, middle, f"no gradient{_because(fate)}", "title")
         return
     yield from _bars(fate, y)
     if fate.excused:

@@ -63,7 +63,8 @@ def _edge(i: int, edge: Edge, points: tuple[Point, ...], report: Report) -> Iter
     path = (("M", *points[0]), *(("C", *a, *b, *c) for a, b, c in cubics))
     if edge.cut:
         yield Curve(path, "edge cut")
-        yield Words(*points[len(points) // 2], "✂", "ink", "middle", 15)
+        (x, y), *_ = points
+        yield Words(x, y + 10, "✂", "title", "middle", 15)
     else:
         yield Curve(path, f"line {word}" if word in BAD else "edge", key=f"e{i}")
 

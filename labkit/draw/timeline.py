@@ -35,12 +35,13 @@ def timeline_scene(report: Report) -> Scene:
 
 def _phases(bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
     """The name of each phase above its bars, the names of modules and functions below them."""
-    for phase, run in groupby(enumerate(bars), key=lambda pair: pair[1].phase):
-        places = [i for i, _ in run]
-        left, right = scale.lefts[places[0]], scale.lefts[places[-1]] + scale.pitch
-        words = f"{phase}, {len(places)} op{'s' * (len(places) > 1)}"
-        narrow = width_of(words, SMALL) > max(right - left, 80)
-        yield Words(left, HEADINGS, phase if narrow else words, "muted", size=SMALL)
+    runs = groupby(range(len(bars)), key=lambda i: bars[i].phase)
+    phases = [(phase, list(places)) for phase, places in runs]
+    ends = [scale.lefts[places[0]] - 6 for _, places in phases[1:]]
+    for (phase, places), end in zip(phases, [*ends, RIGHT], strict=False):
+        left, ops = scale.lefts[places[0]], f"{len(places)} op{'s' * (len(places) > 1)}"
+        fitting = (w for w in (f"{phase}, {ops}", phase) if left + width_of(w, SMALL) <= end)
+        yield Words(left, HEADINGS, next(fitting, ""), "muted", size=SMALL)
         yield from _groups(places, bars, scale)
 
 

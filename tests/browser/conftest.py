@@ -23,18 +23,20 @@ CELLS = (
     'bench = Bench("exploding_logvar")\n'
     "panel = Panel(bench)",
     "panel",
+    'Panel(Bench(__import__("toy")))',
 )
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """A server with a copy of the notebooks, and a notebook with nothing but a panel."""
+    """A server with a copy of the notebooks, and a notebook with nothing but panels."""
     server = Lab(tmp_path_factory.mktemp("lab"))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, server.notebooks)
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-    nbformat.write(notebook, server.notebooks / "only_a_panel.ipynb")
+    nbformat.write(notebook, server.notebooks / "only_panels.ipynb")
+    shutil.copy(ROOT / "tests" / "panel" / "toy.py", server.notebooks)
     yield server
     server.close()
 
@@ -69,10 +71,10 @@ def new_page(browser):
 
 @pytest.fixture(scope="session")
 def opened(lab, new_page):
-    """The notebook with nothing but a panel, run."""
+    """The notebook with nothing but panels, run."""
     page = new_page()
-    open_notebook(page, lab, "only_a_panel.ipynb", "panel")
+    open_notebook(page, lab, "only_panels.ipynb", "panel")
     command(page, "application:toggle-left-area")
     run_all(page)
-    page.wait_for_selector(".lk-panel")
+    page.wait_for_function("document.querySelectorAll('.lk-panel').length === 2")
     return page

@@ -102,3 +102,9 @@ def test_what_the_page_and_matplotlib_draw_is_one_scene():
     painted = [text.get_text() for text in paint(scene).axes[0].texts]
     assert painted == words
     assert [node.text for node in page.iter("text") if node.text] == words
+
+
+def test_names_from_the_users_program_cannot_break_the_page():
+    ops = [made.op(0, "a<b", (), group="<lambda> & co")]
+    page = ElementTree.fromstring(f"<svg>{svg(graph_scene(made.report(ops)))}</svg>")
+    assert {"a<b", "<lambda> & co"} <= {node.text for node in page.iter("text")}

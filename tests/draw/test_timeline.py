@@ -35,7 +35,7 @@ def test_phases_run_from_left_to_right_with_their_names():
     lefts = Scale(bars).lefts
     assert [bar.phase for bar in bars] == ["forward"] * 4 + ["backward"]
     assert lefts == sorted(lefts)
-    assert {"forward, 4 ops", "backward, 1 op"} <= set(words(made.report()))
+    assert {"forward", "backward, 1 op"} <= set(words(made.report()))  # as far as there is room
 
 
 def test_a_second_step_goes_on_to_the_right():

@@ -64,7 +64,7 @@ def test_the_hand_turns_the_bench_and_sees_the_reading(bench, panel):
 
 def test_the_code_moves_the_panel(bench, panel):
     bench.turn("broken")
-    assert panel.settings == {"shift": 90.0, "turns": 1.0, "guard": "none"}
+    assert panel.settings == {"shift": 90.0, "scale": 1.0, "guard": "none"}
     assert status(panel) == "inf"
     bench.turn(guard="clamp")
     assert panel.settings["guard"] == "clamp"
@@ -176,14 +176,14 @@ def test_a_saved_notebook_gets_the_picture_and_stable_words(bench, panel):
 
 
 def test_the_page_learns_the_knobs_from_the_knobs_alone(panel):
-    shift, turns, guard = panel.spec["knobs"]
+    shift, scale, guard = panel.spec["knobs"]
     assert (shift["name"], shift["unit"], shift["help"]) == ("shift", "nats", "added to the weight")
     assert (shift["low"], shift["step"], shift["count"]) == (-10, 0.5, 220)
     assert shift["marks"] == [
         {"value": 0.0, "words": "healthy"},
         {"value": 90.0, "words": "broken, repaired"},
     ]
-    assert turns["count"] == 2
+    assert scale["count"] == 20
     assert guard["options"] == ["none", "clamp", "raise"]
     assert panel.spec["cases"]["broken"]["shift"] == 90.0
     assert ["Measured: false", "It overflows at 88.72."] in panel.spec["card"]

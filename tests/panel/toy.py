@@ -16,7 +16,7 @@ SOURCES = ("IEEE 754-2019",)
 @dataclass(frozen=True)
 class Settings:
     shift: float = dial(0.0, -10, 100, 0.5, "nats", "added to the weight")
-    turns: float = dial(1.0, 1, 3, 1, "", "how often the loss is added up")
+    scale: float = dial(1.0, 1, 3, 0.1, "", "of the loss")
     guard: str = choice("none", ("none", "clamp", "raise"), "before exp")
 
 
@@ -34,10 +34,10 @@ class Toy(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.tensor([0.1, 0.2, 0.3]))
 
-    def forward(self, shift: float, guard: str) -> torch.Tensor:
+    def forward(self, settings: Settings) -> torch.Tensor:
         """The loss: a mean of exponents."""
-        x = self.weight + shift
-        return (x.clamp(max=10.0) if guard == "clamp" else x).exp().mean()
+        x = self.weight + settings.shift
+        return (x.clamp(max=10.0) if settings.guard == "clamp" else x).exp().mean() * settings.scale
 
 
 def run(settings: Settings, repair=None) -> Reading:
@@ -45,5 +45,5 @@ def run(settings: Settings, repair=None) -> Reading:
     if settings.guard == "raise":
         raise RuntimeError("this guard always fails: choose another")
     model = Toy()
-    report = trace(lambda: model(settings.shift, settings.guard), model)
+    report = trace(lambda: model(settings), model)
     return Reading(settings, report.verdict, report, report.losses[0], 1.0)
