@@ -5,7 +5,9 @@ from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.verdict import Verdict
 
-_SUMS = ("AddmmBackward0", "AddBackward0", "SubBackward0", "SumBackward1", "ConvolutionBackward0")
+_PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
+    *("convolution", "addcmul", "native_batch_norm", "native_layer_norm"),
+}
 
 
 def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
@@ -62,9 +64,10 @@ def _zeros(flow: Flow, event: Event) -> Event | None:
     todo = [flow.events[p] for p in event.parents]
     while todo:
         event = todo.pop()
-        if event.phase != "forward" or not all(s.word == "zero" for s in event.outputs):
+        if event.phase != "forward" or not event.outputs or event.outputs[0].word != "zero":
             continue
-        if not any(s.word == "zero" for s in event.inputs):
+        looked = event.inputs if _multiplies(event) else event.inputs[:1]
+        if not any(s.word == "zero" for s in looked):
             return event if event.tool and not event.tool.made and event.inputs else None
         todo.extend(flow.events[p] for p in event.parents)
     return None
@@ -77,7 +80,7 @@ def _excuse(session, flow: Flow, node: Event) -> str:
         return "the loss is zero already"
     if 0 in forward.scalars:
         return "multiplied by a constant zero"
-    for parent in _origins(flow, forward):
+    for parent in _origins(flow, forward) if _multiplies(forward) else ():
         if all(s.word == "zero" for s in parent.outputs):
             if parent.kind == "parameter" and parent.gradient and parent.gradient.large > 0:
                 return f"{parent.name} starts at zero and is about to move"
@@ -88,9 +91,19 @@ def _excuse(session, flow: Flow, node: Event) -> str:
     return ""
 
 
+def _multiplies(event: Event) -> bool:
+    """A product or a matrix product: with zeros on one side, the other gets no gradient."""
+    return event.name.rstrip("_") in _PRODUCTS
+
+
 def _origins(flow: Flow, event: Event) -> list[Event]:
-    """Sources that enter an op directly or through ops that only move entries."""
-    found, todo = [], [flow.events[p] for p in event.parents]
+    """Factors that enter a product directly or through ops that only move entries."""
+    factors = [parent for parent, _ in event.fed]
+    if event.name in ("addmm", "baddbmm", "addbmm", "addmv"):
+        factors = factors[1:]  # the first is added
+    elif event.name in ("native_layer_norm", "native_batch_norm", "convolution"):
+        factors = factors[:2]  # the third is added
+    found, todo = [], [flow.events[p] for p in dict.fromkeys(factors)]
     while todo:
         event = todo.pop()
         if event.phase == "source" or (event.tool is not None and event.tool.made):

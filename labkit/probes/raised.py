@@ -9,18 +9,23 @@ from labkit.probes.verdict import Verdict
 
 OVERWRITTEN = "modified by an inplace operation"
 CUT = "does not require grad and does not have a grad_fn"
+INFERENCE = "Inference tensors cannot be saved for backward"
 
 
 def explained(error: BaseException | None) -> bool:
     """Is this an error that the report names a line for?"""
     text = str(error) if isinstance(error, RuntimeError) else ""
-    return OVERWRITTEN in text or CUT in text
+    return any(known in text for known in (OVERWRITTEN, CUT, INFERENCE))
 
 
 def raised(session, flow: Flow) -> Finding | None:
     """The op that overwrote what a backward needs; a cut graph is found as any other."""
     error = session.error
-    if not explained(error) or OVERWRITTEN not in str(error):
+    if not explained(error):
+        return None
+    if INFERENCE in str(error):
+        return _inference(flow)
+    if OVERWRITTEN not in str(error):
         return None
     found = re.search(r"output \d+ of (\w+)", str(error))
     node = found[1] if found else ""
@@ -33,6 +38,15 @@ def raised(session, flow: Flow) -> Finding | None:
     return Finding(Verdict.SEVERED, event, [event], remark, at=event.index)
 
 
+def _inference(flow: Flow) -> Finding | None:
+    """The first op on something trainable that ran in inference mode."""
+    cut = next((e for e in flow.events if e.live and not e.graph and e.phase == "forward"), None)
+    if cut is None:
+        return None
+    remark = "it ran in inference mode, whose tensors no backward can use"
+    return Finding(Verdict.SEVERED, cut, [cut], remark, op="inference_mode", at=cut.index)
+
+
 def _over(flow: Flow, write: Event, node: str) -> bool:
     """Does this write change a tensor that the node made, or a view or a base of it?"""
     event = flow.events[write.fed[0][0]]
@@ -41,4 +55,4 @@ def _over(flow: Flow, write: Event, node: str) -> bool:
         event = flow.events[event.fed[0][0]]
         kin.add(event.index)
     kin.update(child for index in tuple(kin) for child in flow.children.get(index, ()))
-    return any(flow.events[index].node == node for index in kin)
+    return any(node and flow.events[index].node.startswith(node) for index in kin)

@@ -53,6 +53,7 @@ class Tracing:
         self.error: BaseException | None = None
         self._report: Report | None = None
         self._open = False
+        self._eager = None
         self._marks = (0, 0)
         self.kept_gradients: dict[int, Stats | None] | None = None
         self.watch(model, optimizers)
@@ -85,6 +86,9 @@ class Tracing:
         self._note_buffers()
         _ACTIVE.session = self
         try:
+            if "torch._dynamo" in sys.modules:  # compiled code is traced as it is written
+                self._eager = torch.compiler.set_stance("force_eager")
+                self._eager.__enter__()
             self.training.open()
             self.recorder.__enter__()
             self.calls.__enter__()
@@ -110,6 +114,9 @@ class Tracing:
             _attach(error, self)
 
     def _close(self) -> None:
+        if self._eager is not None:
+            self._eager.__exit__(None, None, None)
+            self._eager = None
         _ACTIVE.session = None
         self.training.close()
         self.gradients.turn()

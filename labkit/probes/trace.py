@@ -90,6 +90,8 @@ def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
 def _loss(value: Any) -> Tensor | None:
     if isinstance(value, dict):
         value = value.get("loss")
+    elif not isinstance(value, torch.Tensor):
+        value = getattr(value, "loss", value)
     if isinstance(value, list | tuple) and value:
         value = value[0]
     return value if isinstance(value, torch.Tensor) else None

@@ -14,14 +14,12 @@ corpus = Corpus()
 fault, healthy = corpus.fault, corpus.healthy
 
 
-@fault("held out", "nan", "cos", "x", GH + "pytorch/pytorch/issues/18287")
+@fault("held out", "nan", "cos x", "x", GH + "pytorch/pytorch/issues/18287")
 def cosine_of_a_masked_infinity(broken):
-    x = torch.tensor([0.0, 1.0], requires_grad=True)
-    offset = torch.tensor([0.0, 3e38])
+    x = torch.tensor([0.5, float("inf") if broken else 2.0], requires_grad=True)
 
     def step():
-        z = x * 1.0 + (offset + offset if broken else torch.zeros(2))
-        return torch.where(z < 1.0, torch.cos(z), torch.zeros_like(z)).sum()  # fault
+        return torch.where(x < 1.0, torch.cos(x), torch.zeros_like(x)).sum()  # fault
 
     return Program(step)
 
