@@ -5,9 +5,10 @@ from labkit.check import check
 from labkit.compare import compare
 from labkit.fold import answer
 from labkit.probes.trace import trace
+from labkit.watch import watch
 
 __version__ = "0.1.0"
-__all__ = ["Bench", "Panel", "answer", "check", "compare", "trace"]
+__all__ = ["Bench", "Panel", "answer", "check", "compare", "trace", "watch"]
 
 
 def __getattr__(name: str):

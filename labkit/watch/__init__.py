@@ -1,0 +1,6 @@
+"""Always on in real training: one check a step, and an exact replay of what went wrong."""
+
+from labkit.watch.trigger import Blowup, Trigger
+from labkit.watch.watcher import Watch, watch
+
+__all__ = ["Blowup", "Trigger", "Watch", "watch"]

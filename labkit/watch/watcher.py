@@ -1,0 +1,275 @@
+"""`watch`: always on in real training, silent until a number blows up."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from labkit.watch import arguments, takeover
+from labkit.watch.capsule import save
+from labkit.watch.choice import Choice
+from labkit.watch.course import Course
+from labkit.watch.entry import Entry, copied
+from labkit.watch.gate import Gate
+from labkit.watch.holdings import Holdings
+from labkit.watch.inquiry import Finding, compiled, inquire, remarks
+from labkit.watch.program import whence
+from labkit.watch.randomness import Randomness, is_generator
+from labkit.watch.trigger import Blowup, Trigger
+
+
+class Watch:
+    """Checks every step of a training and explains the first that goes wrong; see `watch`."""
+
+    def __init__(
+        self, models, optimizers, step, scaler, keep, on_trigger, limit, every, ring, safe, folder
+    ):
+        self.models: list[nn.Module] = arguments.models(models)
+        optimizers = arguments.optimizers(optimizers)
+        kept = arguments.kept(keep, scaler)
+        generators = [thing for thing in kept if is_generator(thing)]
+        holdings = Holdings(self.models, optimizers, [k for k in kept if not is_generator(k)])
+        self.step = arguments.step(step)
+        self.safe = safe
+        self.folder = None if folder is None else Path(folder)
+        self.triggers: list[Trigger] = []
+        self.replaying = False  # True while a batch is run again
+        self.whence = whence(sys._getframe(2))
+        self.gate = Gate(holdings, self._stranger)
+        self.course = Course(holdings, self.gate, generators, every, ring)
+        self.choice = Choice(on_trigger, limit, self.course)
+        self._closed = False
+        self._frame = 0  # id of the frame that calls the user's step; 0: the user's own loop
+
+    def __repr__(self) -> str:
+        return f"Watch({self.course.count} steps, {len(self.triggers)} triggers)"
+
+    def over(self, batches: Iterable) -> Iterator:
+        """Go through the batches: ``for batch in watched.over(loader):``.
+
+        The loop's body is the step. When its numbers blow up the same batch comes again, from
+        the state and the random numbers that it had, under the tracer; then the loop goes on.
+        What the body does outside of the watched state (a list of losses, a progress bar)
+        happens again too; ``watched.replaying`` is True then. Give ``enumerate(loader)`` rather
+        than enumerate the watched batches, so that the numbers stay right.
+
+        Args:
+            batches: a DataLoader or anything else that can be iterated.
+
+        Raises:
+            Blowup: a step was not finite and the choice was to raise, or the limit is reached.
+        """
+        self._frame = 0
+        for batch in batches:
+            for entry in self._episode((batch,), {}):
+                yield entry.arguments()[0][0] if self.replaying else batch
+        for entry in self._last():
+            yield entry.arguments()[0][0]
+
+    def __call__(self, *args, **kwargs) -> Any:
+        """Run one step: ``loss = watched(batch)`` in the place of ``loss = step(batch)``.
+
+        Args:
+            *args, **kwargs: handed to the step.
+
+        Returns:
+            What the step returned; its loss is checked if it is a tensor, a number, the first
+            of a tuple or the "loss" of a dict.
+
+        Raises:
+            Blowup: the step was not finite and the choice was to raise, or the limit is reached.
+            Whatever the step raises.
+        """
+        if self.step is None:
+            raise TypeError(
+                "watch: expected a step to call; none was given. Use watch(..., step=function), "
+                "or loop over watched.over(batches)."
+            )
+        return self._drive(self._episode(args, kwargs), args, kwargs)
+
+    def _drive(self, episode: Iterator[Entry], args: tuple = (), kwargs: dict | None = None) -> Any:
+        results = []
+        self._frame = id(sys._getframe())
+        try:
+            for entry in episode:
+                again = entry.arguments() if self.replaying else (args, kwargs)
+                results.append(self.step(*again[0], **again[1]))
+                self.see(arguments.loss(results[-1]))
+        finally:
+            episode.close()  # if the step raised: instruments off, now
+        return results[0] if results else None
+
+    def see(self, loss: Any) -> None:
+        """Show the loss of this batch, in a loop whose body computes it: it is then checked too.
+
+        Without it a bad loss is found by the gradients that it makes.
+        """
+        self.gate.see(loss)
+
+    def close(self) -> None:
+        """Verify the last steps and take every hook away. A second call does nothing."""
+        if self._closed:
+            return
+        try:
+            if self.step is not None:
+                self._drive(self._last())
+        finally:
+            self._detach()
+
+    def _detach(self) -> None:
+        self._closed = True
+        self.gate.close()
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            self.close()
+        else:
+            self._detach()
+
+    def replay(self) -> None:
+        """Run the capsule that waits; `labkit replay` calls this."""
+        self._drive(self._episode((), {}))
+
+    def _episode(self, args: tuple, kwargs: dict) -> Iterator[Entry]:
+        if self._closed:
+            raise RuntimeError("watch: it is closed; make a new one to go on")
+        course, whole = self.course, False
+        try:
+            yield from takeover.replay_if_waiting(self)
+            if wrong := course.prepare():
+                yield from self._attend(wrong)
+            entry = course.record(*copied(args, kwargs, self.safe), copied=self.safe)
+            yield from course.run(entry)
+            if wrong := self.gate.trouble or self._scaler():
+                yield from self._attend(wrong)
+            else:
+                course.accept(entry)
+                self.choice.went_well(entry)
+            whole = True
+        finally:
+            self.replaying = False
+            if not whole:
+                course.abandon()
+
+    def _last(self) -> Iterator[Entry]:
+        """After the last batch: was anything spoiled since the last verification?"""
+        if self.course.history and not self.course.window and (wrong := self.course.verify()):
+            try:
+                yield from self._attend(wrong)
+            finally:
+                self.replaying = False
+
+    def _scaler(self) -> str:
+        scaled = [thing for thing in self.course.holdings.kept if hasattr(thing, "get_scale")]
+        if self.course.refusals >= arguments.SKIPS or any(s.get_scale() < 1 for s in scaled):
+            return f"the GradScaler refused {self.course.refusals} steps in a row"
+        return ""
+
+    def _attend(self, reason: str) -> Iterator[Entry]:
+        """Something is wrong: find out what, keep it, and do what the user chose."""
+        present, seen = Randomness.now(self.course.generators), self.gate.evidence
+        gradients, number = self.course.holdings.gradients(), self.course.count - 1
+        self.replaying = True
+        finding = yield from inquire(self.course, seen, self._frame)
+        self.replaying = False
+        present.restore(self.course.generators)
+        trigger = self._trigger(reason, number, finding)
+        self.triggers.append(trigger)
+        self.choice.act(trigger, finding, gradients)
+
+    def _trigger(self, reason: str, number: int, finding: Finding | None) -> Trigger:
+        told = remarks(finding, compiled(self.models, self.step))
+        step = number if finding is None else finding.entry.number
+        report = None if finding is None else finding.report
+        same = finding is not None and finding.again and not finding.differs
+        trigger = Trigger(step, number, reason, report, same, self.choice.word, told)
+        known = [str(t.report.culprit) for t in self.triggers if t.report and t.capsule]
+        if finding is None or self.folder is None or str(report.culprit) in known:
+            return trigger
+        return save(self.folder, trigger, finding, self.course, self.whence)
+
+    def _stranger(self, optimizer: Any, reason: str) -> None:
+        """An optimizer steps outside of every watched batch, with gradients that are bad."""
+        told = ("not replayed: the step ran outside of watched.over(...) and watched(...)",)
+        trigger = Trigger(self.course.count, self.course.count, reason, None, False, "raise", told)
+        self.triggers.append(trigger)
+        raise Blowup(trigger)
+
+
+def watch(
+    model: nn.Module | Sequence[nn.Module] | None,
+    optimizers: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+    step: Callable[..., Any] | None = None,
+    *,
+    scaler: Any = None,
+    keep: Sequence[Any] = (),
+    on_trigger: str = "raise",
+    limit: int = 5,
+    every: int = 20,
+    ring: int = 2,
+    safe: bool = False,
+    folder: str | Path | None = "capsules",
+) -> Watch:
+    """Watch a training: check every step, and explain the first that is not finite.
+
+    After backward and before ``optimizer.step`` the sums of all gradients are looked at. When one
+    is not finite the optimizer does nothing, the step is run again from the same state and the
+    same random numbers under `labkit.trace`, and the report names the line. Every `every` steps
+    the whole state is verified and copied; where a fault was born inside of an optimizer, the
+    last copy is restored and the steps since are run again until the guilty one is found.
+
+    Example:
+        watched = watch(model, optimizer)
+        for batch in watched.over(loader):  # was: for batch in loader
+            ...                             # the body of the loop stays as it is
+        watched.close()
+
+        with watch(model, optimizer, step=train_step) as watched:
+            for batch in loader:
+                loss = watched(batch)       # was: loss = train_step(batch)
+
+    Args:
+        model: a module, several, or None if the optimizers hold bare tensors.
+        optimizers: every optimizer that steps.
+        step: a function that runs a whole training step; leave it out to watch a loop's body.
+        scaler: the GradScaler, if there is one. Its refusals are its own business until there
+            are 10 in a row, or until its scale is below 1.
+        keep: what else a step changes and reads: schedulers and other objects with a
+            ``state_dict``, and generators of torch, numpy or Python. The global generators of
+            all three are always kept.
+        on_trigger: ``raise`` a `Blowup`; ``skip``: go on from the state before the guilty step;
+            ``rollback``: go on from the last verified state, and from the one before it where
+            that does not help. In all three parameters, buffers and optimizer state stay finite.
+        limit: of triggers in a row; one more raises. An accepted step ends a row of skips, a
+            verified state a row of roll-backs.
+        every: how many batches lie between two verified states; that many stay in memory.
+        ring: how many verified states are kept, each as large as parameters, gradients, buffers
+            and optimizer state together.
+        safe: keep a copy of each batch, for steps that write into their batch.
+        folder: where a capsule of each new culprit is written (see `labkit replay`); None: none.
+
+    Returns:
+        A `Watch`: iterate ``over`` batches or call it; its ``triggers`` hold the reports.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind.
+
+    Breaks when: a step reads what is neither watched nor kept (a counter, an open file): its
+        replay is another step, and the trigger says "not reproduced". A NaN that reaches neither
+        gradient, loss, parameter, buffer nor optimizer state is not seen. In distributed training
+        watch refuses to start: a replay on one rank would wait for the others.
+    """
+    choice = arguments.choice(on_trigger)
+    limit, every, ring = (
+        arguments.whole(name, value)
+        for name, value in {"limit": limit, "every": every, "ring": ring}.items()
+    )
+    return Watch(
+        model, optimizers, step, scaler, keep, choice, limit, every, ring, bool(safe), folder
+    )
