@@ -10,7 +10,7 @@ from labkit.guide.lines import BAD, GOOD, LOOK, Line, Lines, printed
 FREED = "the graph is gone: backward already ran. Call this before loss.backward()"
 
 
-def trace_gradient_path(loss: Tensor, *variables: Tensor, **named: Tensor) -> Lines:
+def trace_gradient_path(loss: Tensor, /, *variables: Tensor, **named: Tensor) -> Lines:
     """Print one line a variable: the norm of the loss's gradient there, or why there is none.
 
     Writes no ``.grad``, keeps no hooks and leaves the graph as it was, so a backward can follow.

@@ -86,7 +86,7 @@ def test_the_last_good_state_is_good():
     poisoned = torch.load("last_good_state.pt")
     assert not healthy(poisoned["model"])  # saved at batch 100, poisoned at 99
     model, optimizer = made()
-    with pytest.raises(TrainingCrashed, match="gradient not finite: layer.weight"):
+    with pytest.raises(TrainingCrashed, match=r"gradient not finite: layer\.weight"):
         train_with_crash_recovery(model, loader, loss_of, optimizer, path="ours.pt", every=10)
     state = load_checkpoint("ours.pt")
     assert healthy(state["parts"]["model"])
