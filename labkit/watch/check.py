@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+_ORDINARY = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 
+
+@torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Are all entries finite? Looks at one sum per tensor, and closer only where that is not.
 
@@ -33,6 +36,8 @@ def _total(values: list[Tensor]) -> float:
 
 
 def _values(tensor: Tensor) -> Tensor:
+    if type(tensor) is Tensor and tensor.dtype in _ORDINARY and tensor.layout is torch.strided:
+        return tensor
     tensor = tensor.detach()
     if tensor.layout is not torch.strided:
         tensor = (
