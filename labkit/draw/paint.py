@@ -15,7 +15,6 @@ SHARP = 2.0  # pixels of the PNG for one pixel of the page
 DPI = 100.0
 COLOURS = 128  # of the PNG: a third of the size, and no eye tells
 CODES = {"M": Path.MOVETO, "L": Path.LINETO, "C": Path.CURVE4}
-QUIET = {"Software": None}  # matplotlib's version would change the bytes
 
 
 class Picture(Figure):
@@ -26,7 +25,7 @@ class Picture(Figure):
     def png(self) -> bytes:
         """The picture in few colours, so that a notebook stays small; same figure, same bytes."""
         drawn, small = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png", dpi=DPI * SHARP, metadata=QUIET)
+        self.savefig(drawn, format="png", dpi=DPI * SHARP)
         with Image.open(drawn) as image:
             image.convert("RGB").quantize(COLOURS).save(small, "png", optimize=True)
         return small.getvalue()

@@ -99,7 +99,8 @@ def test_a_sick_gradient_takes_the_lower_half(gradient, role, word):
 
 def test_a_severed_branch_is_cut_and_what_lies_behind_it_has_no_gradient():
     ops = made.program((), (None, None), cut=True)
-    ops = (*ops[:4], replace(ops[4], parents=(3,)), *ops[5:])
+    detach = replace(ops[3], name="detach")  # where it cuts it is no mere copy
+    ops = (*ops[:3], detach, replace(ops[4], parents=(3,)), *ops[5:])
     scene = graph_scene(made.report(ops, ("none",), "severed", born=3))
     assert scene.live()["g2"][0] == "none"
     assert [i.role for i in scene.items if isinstance(i, Curve)].count("edge cut") == 1

@@ -115,8 +115,8 @@ def test_the_limits_of_the_dtypes_in_use_are_drawn(dtypes, shown):
 
 def test_a_long_trace_is_drawn_in_buckets_and_keeps_its_nan_and_its_birth():
     ops = [made.op(i, "mul", (), FINE) for i in range(3 * MOST + 5)]
-    ops[700] = replace(ops[700], outputs=(NAN,))
-    report = made.report(ops, born=700)
+    ops[702] = replace(ops[702], outputs=(NAN,))  # in the middle of a bucket
+    report = made.report(ops, born=702)
     bars = bars_of(report)
     assert len(bars) <= MOST
     assert [bar.word for bar in bars].count("nan") == 1
