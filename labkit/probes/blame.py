@@ -144,11 +144,22 @@ class Walk:
 
     def meant(self, event: Event) -> bool:
         """Infinities that were written down (a mask, a start value) and what only carries them."""
-        found = self._meant.get(event.index)
-        if found is None:
-            self._meant[event.index] = False  # ends the recursion on cycles, which do not exist
-            found = self._meant[event.index] = self._is_meant(event)
-        return found
+        todo = [event]  # a stack of our own: a running sum may carry an infinity a thousand times
+        while todo:
+            last = todo[-1]
+            open_ = [p for p in self._asked(last) if p.index not in self._meant]
+            if open_:
+                todo.extend(open_)
+                continue
+            todo.pop()
+            self._meant[last.index] = self._is_meant(last)
+        return self._meant[event.index]
+
+    def _asked(self, event: Event) -> list[Event]:
+        """The earlier events on which `_is_meant` depends; none once that is known."""
+        if event.index in self._meant or not event.bad or event.has_nan or event.phase == "source":
+            return []
+        return [parent for parent in self._bad_parents(event) if parent.index < event.index]
 
     def _is_meant(self, event: Event) -> bool:
         if not event.bad or event.has_nan:
@@ -157,7 +168,7 @@ class Walk:
             return event.kind in ("constant", "buffer") or _mask_like(event)
         if event.phase != "forward" or not self._carried_or_written(event):
             return False
-        return all(self.meant(parent) for parent in self._bad_parents(event))
+        return all(self._meant.get(p.index, False) for p in self._bad_parents(event))
 
     def _carried_or_written(self, event: Event) -> bool:
         written = event.tool is not None and event.tool.made

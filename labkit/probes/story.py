@@ -135,13 +135,26 @@ class Teller:
         links, before = [], None
         for event in finding.path:
             word = self._event(before, event, finding)
-            if word:
-                links.append(Link(word, event.index, self._text(word, event)))
+            mask = self._mask(before) if word == "reborn" and event.phase == "backward" else None
+            if mask is not None:
+                links.append(Link("masked", mask.index, self._text(mask)))
+            links.append(Link(word, event.index, self._text(event)))
             before = event
         for fate in parameters:
             if fate.word != "ok" and not fate.excused:
                 links.append(Link("harmed", None, f"{fate.name}: {fate.word}"))
         return tuple(links)
+
+    def _mask(self, event: Event | None) -> Event | None:
+        """The first op that read an op's bad result and still gave a finite one."""
+        below = {event.index} if event is not None else set()
+        for other in self.events:
+            read = any(parent in below and stats.bad for parent, stats in other.fed)
+            if read and other.phase == "forward":
+                if not other.bad:
+                    return other
+                below.add(other.index)
+        return None
 
     def _event(self, before: Event | None, event: Event, finding: Finding) -> str:
         if before is None:
@@ -153,7 +166,7 @@ class Teller:
             return "reborn" if not any(s.bad for s in event.inputs) else "carried"
         return "reborn" if event.has_nan and not before.has_nan else "carried"
 
-    def _text(self, word: str, event: Event) -> str:
+    def _text(self, event: Event) -> str:
         file, line, _, _ = self.place(event.code, event.line)
         where = f" at {file}:{line}" if file else ""
         bad = next((s for s in event.outputs if s.bad), None)

@@ -61,7 +61,7 @@ def _divisor_words(stats) -> str:
     if stats.zero:
         one = "the divisor was zero" if stats.size == 1 else ""
         return one or f"{stats.zero} of {stats.size} divisors were zero"
-    return f"divisor down to {number(stats.small)}"
+    return f"divisor down to {number(stats.small)}" if stats.small == stats.small else ""
 
 
 def _backward_words(forward: Event) -> str:

@@ -9,7 +9,16 @@ import torch
 from labkit import trace
 from labkit.probes.report import Report
 from labkit.probes.verdict import Verdict
-from tests.probes.corpus import backward, births, controls, finite, optimizer, severed
+from tests.probes.corpus import (
+    backward,
+    births,
+    controls,
+    finite,
+    held_out,
+    held_out_again,
+    optimizer,
+    severed,
+)
 from tests.probes.corpus.case import Case, Program
 
 CASES: tuple[Case, ...] = tuple(
@@ -17,6 +26,8 @@ CASES: tuple[Case, ...] = tuple(
     for room in (births, backward, optimizer, severed, finite, controls)
     for case in room.corpus.cases
 )
+HELD_OUT: tuple[Case, ...] = tuple(held_out.corpus.cases)
+HELD_OUT_AGAIN: tuple[Case, ...] = tuple(held_out_again.corpus.cases)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,69 @@
+"""Stats and histograms count everything, in every dtype."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from labkit.probes.measure import glance, measure, respan
+from labkit.probes.stats import DECADES, histogram
+
+FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FLOATS, min_size=0, max_size=40))
+def test_measure_agrees_with_plain_counting(values):
+    tensor = torch.tensor(values, dtype=torch.float32)
+    stats = measure(tensor)
+    finite = [v for v in tensor.tolist() if math.isfinite(v)]
+    assert stats.nan == sum(math.isnan(v) for v in values)
+    assert stats.pos_inf == sum(v == math.inf for v in tensor.tolist())
+    assert stats.neg_inf == sum(v == -math.inf for v in tensor.tolist())
+    assert stats.zero == sum(v == 0 for v in finite)
+    if finite:
+        assert (stats.low, stats.high) == (min(finite), max(finite))
+        assert stats.large == max(abs(v) for v in finite)
+    if small := [abs(v) for v in finite if v != 0]:
+        assert stats.small == min(small)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FLOATS, min_size=0, max_size=40))
+def test_histogram_leaves_nothing_out(values):
+    found = histogram(torch.tensor(values, dtype=torch.float32))
+    total = sum(found.decades) + found.nan + found.pos_inf + found.neg_inf + found.zero
+    assert total == found.size == len(values)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_every_special_value_has_its_bin(dtype):
+    tiny = torch.finfo(dtype).tiny
+    special = [math.nan, math.inf, -math.inf, 0.0, -0.0, tiny / 4, 1.0, -30.0]
+    found = histogram(torch.tensor(special, dtype=torch.float64).to(dtype))
+    wanted = {"NaN": 1, "+Inf": 1, "-Inf": 1, "zero": 2, "subnormal": 1}
+    assert found.special == wanted
+    assert found.decades[0 - DECADES.start] == 1
+    assert found.decades[1 - DECADES.start] == 1
+
+
+def test_first_bad_entry_of_a_reshaped_view():
+    tensor = torch.zeros(3, 4)
+    tensor[1, 2] = math.inf
+    assert measure(tensor).first_bad == (1, 2)
+    assert respan(measure(tensor), (2, 6)).first_bad == (1, 0)
+
+
+def test_a_sum_that_overflows_is_looked_at_again():
+    tensor = torch.full((4,), 3e38)
+    assert not glance(tensor).bad
+    tensor[2] = math.nan
+    assert glance(tensor).nan == 1
+
+
+def test_large_tensors_admit_what_they_did_not_count():
+    big = torch.linspace(-1, 1, 200_000)
+    assert not measure(big).counted
+    assert measure(big.abs() + 1).counted
