@@ -2,13 +2,14 @@
 
 from labkit.bench import Bench
 from labkit.check import check
+from labkit.checklist import checklist
 from labkit.compare import compare
 from labkit.fold import answer
 from labkit.probes.trace import trace
 from labkit.watch import watch
 
 __version__ = "0.1.0"
-__all__ = ["Bench", "Panel", "answer", "check", "compare", "trace", "watch"]
+__all__ = ["Bench", "Panel", "answer", "check", "checklist", "compare", "trace", "watch"]
 
 
 def __getattr__(name: str):

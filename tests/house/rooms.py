@@ -44,7 +44,9 @@ ROOMS = {
     "guide": room("torch", "cells models training probes"),
     "checklist": room("torch", "probes guide"),
     "watch": room("torch numpy", "probes"),
-    "": room("", "bench check compare fold probes watch", lazily=EVERY),  # what a notebook imports
+    "": room(
+        "", "bench check checklist compare fold probes watch", lazily=EVERY
+    ),  # what a notebook imports
 }
 
 
