@@ -1,0 +1,228 @@
+"""The sum of all Euclidean distances between two clouds of points, and its gradient, in tiles.
+
+One matrix product gives the squared distances of a tile, two more turn their inverse roots w = 1/d
+into gradients: dS/da = a · sum(w) - w @ b. A matrix product loses the digits of pairs that are
+closer together than they are to the origin. So equal rows are merged, neighbours share a tile,
+a tile is seen from its middle, and pairs that are still near are subtracted one by one.
+"""
+
+from dataclasses import dataclass
+from itertools import repeat
+from math import frexp, inf, log2
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from labkit.kernels.cloud import BLOCK, Cloud
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the pairs are cut into tiles, and which of them a matrix product may not decide.
+
+    Args:
+        block: points on a side of a tile. 512² float32 numbers (1 MB) stay in the cache.
+        near: a pair is near when d² < near · |a|², with a seen from the middle. Other pairs have a
+            relative error of about 6e-8 / near at most. Larger: slower. Smaller: less exact.
+        near_double: the same in float64.
+        dense: a float32 tile with a larger share of near pairs is done anew in float64.
+        chunk: near pairs subtracted at a time. Larger: more memory.
+        floor: added to |a|, in units of the root of the dtype's smallest number, where the
+            largest coordinate is 1. Squares below it are lost; such pairs count as near.
+    """
+
+    block: int = BLOCK
+    near: float = 6e-3
+    near_double: float = 1e-8
+    dense: float = 1 / 64
+    chunk: int = 8192
+    floor: float = 1e3
+
+
+def distance_sum(
+    a: Cloud, b: Cloud, to_a: bool = True, to_b: bool = True, tiling: Tiling = Tiling()
+) -> tuple[float, Tensor | None, Tensor | None]:
+    """Sum of |x - y| over every row x of `a` and every row y of `b`, with its gradient.
+
+    Args:
+        a: a cloud.
+        b: a cloud of the same dtype and number of axes. Where it is `a` itself, half the work.
+        to_a: whether the gradient for the rows of `a` is wanted; the sum alone is faster.
+        to_b: the same for `b`.
+        tiling: sizes and thresholds.
+
+    Returns:
+        The sum, the gradient for the rows of `a` (row, axis) and that for the rows of `b`.
+        Coincident rows add nothing to any of them. NaN in either cloud gives NaN.
+
+    Breaks when: a coordinate is infinite (NaN).
+    """
+    if 0 in (len(a.weight), len(b.weight)):
+        empty = (torch.zeros_like(c.points).t()[c.point_of] for c in (a, b))
+        return 0.0, *(g if wanted else None for g, wanted in zip(empty, (to_a, to_b), strict=True))
+    double = 2.0 if b is a else 1.0
+    with torch.autocast(a.points.device.type, enabled=False):
+        unit = 2.0 ** _exponent(a.points, b.points)
+        p = a.points / unit
+        q = p if b is a else b.points / unit
+        to_p = torch.zeros_like(p) if to_a else None
+        to_q = to_p if b is a else torch.zeros_like(q) if to_b else None
+        total = _add_up(p, a.weight, q, b.weight, to_p, to_q, tiling)
+    both = ((to_p, a), (to_q, b))
+    gradients = (None if g is None else (g * double).t()[c.point_of] for g, c in both)
+    return total * double * unit, *gradients
+
+
+def _exponent(p: Tensor, q: Tensor) -> int:
+    """The power of two that brings the largest coordinate near 1: squares cannot overflow."""
+    top = max(float(p.abs().max()), float(q.abs().max()))
+    limit = round(-log2(torch.finfo(p.dtype).tiny))
+    return max(-limit, min(limit, frexp(top)[1])) if 0 < top < inf else 0
+
+
+class _Side(NamedTuple):
+    """Points (last axis) seen from a centre, and what their tiles have added to them so far.
+
+    `rows` are the coordinates p, then 1, then |p|². `sums` holds w, `pull` w · (other point).
+    """
+
+    points: Tensor
+    weight: Tensor
+    gradient: Tensor | None
+    rows: Tensor
+    weighed: Tensor
+    sums: Tensor
+    pull: Tensor | None
+
+    @classmethod
+    def of(cls, points: Tensor, weight: Tensor, gradient: Tensor | None, centre: Tensor) -> "_Side":
+        rows = points.new_empty(len(points) + 2, points.shape[1])
+        p = torch.sub(points, centre, out=rows[:-2])
+        rows[-2] = 1.0
+        torch.sum(p * p, 0, out=rows[-1])
+        sums = torch.zeros_like(weight, dtype=torch.float64)  # many terms of one sign
+        pull = None if gradient is None else torch.zeros_like(p)
+        return cls(points, weight, gradient, rows, p * weight, sums, pull)
+
+    def cut(self, block: int) -> list["_Side"]:
+        parts = (repeat(None) if t is None else t.split(block, -1) for t in self)
+        return [_Side(*part) for part in zip(*parts, strict=False)]
+
+    def close(self) -> None:
+        """Adds what the tiles found to the gradient."""
+        if self.gradient is not None:
+            p = self.rows[:-2]
+            self.gradient.addcmul_(p, self.sums.to(p.dtype)).sub_(self.pull)
+
+
+def _middle(p: Tensor) -> Tensor:
+    """A point among the columns of `p` that a few far ones do not move."""
+    return p[:, :: p.shape[1] // 32 + 1].median(1, keepdim=True).values
+
+
+def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
+    """The sum over all pairs of columns of p and q (where q is p: over one triangle)."""
+    same, centre = q is p, _middle(p)
+    a = _Side.of(p, wp, to_p, centre)
+    b = a if same else _Side.of(q, wq, to_q, centre)
+    tile = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
+    plain = bool((wp == 1).all() and (wq == 1).all())
+    blocks, total = b.cut(tiling.block), 0.0
+    for i, block in enumerate(a.cut(tiling.block)):
+        first, own = i if same else 0, _middle(block.points)
+        spread = (block.points - own).square().sum(0).median()
+        if not (own - centre).square().sum() > 4 * spread:
+            total += _strip(block, blocks[first:], same, plain, tile, tiling)
+            continue
+        # a cluster far from the rest: seen from the centre, all of its own pairs would be near
+        here, others = (_Side.of(*side[:3], own) for side in (block, b))
+        total += _strip(here, others.cut(tiling.block)[first:], same, plain, tile, tiling)
+        here.close()
+        others.close()
+    a.close()
+    if not same:
+        b.close()
+    return total
+
+
+def _strip(a: _Side, others: list[_Side], same: bool, plain: bool, tile: Tensor, tiling) -> float:
+    """The sum over one block and the others; adds w and w · (other point) to both sides."""
+    p, one, square = a.rows[:-2], a.rows[-2:-1], a.rows[-1:]
+    left = torch.cat([-2 * p, square, one]).t().contiguous()
+    single = p.dtype == torch.float32
+    floor = torch.finfo(p.dtype).tiny * tiling.floor**2
+    near = (square[0] + floor) * (tiling.near if single else tiling.near_double)
+    pull, weighed = torch.zeros_like(p).t().contiguous(), a.weighed.contiguous()
+    lengths, exact = torch.zeros_like(a.sums), 0.0
+    for b in others:
+        diagonal = same and b is others[0]
+        half = 0.5 if diagonal else 1.0  # the diagonal tile holds each of its pairs twice
+        w = tile[: p.shape[1] * b.weight.shape[0]].view(p.shape[1], -1)
+        torch.mm(left, b.rows, out=w)
+        if diagonal:
+            w.fill_diagonal_(inf)
+        holes = None
+        rows = (w.amin(1) < near).nonzero()[:, 0]
+        if rows.shape[0]:
+            i, j = (w[rows] < near[rows, None]).nonzero(as_tuple=True)
+            if single and i.shape[0] > tiling.dense * w.numel():
+                exact += _in_double(a, b, diagonal, tiling)
+                continue
+            holes = rows[i], j
+            exact += _subtracted(a, b, *holes, half, tiling.chunk)
+        _fill(w, diagonal, holes)
+        w.sqrt_()
+        lengths.add_(w.sum(1) if plain else w @ b.weight, alpha=half)
+        if a.pull is None and b.pull is None:
+            continue
+        w.reciprocal_()
+        _fill(w, diagonal, holes)
+        if a.pull is not None:
+            a.sums.add_(w.sum(1) if plain else w @ b.weight, alpha=half)
+            pull.addmm_(w, b.weighed.t(), alpha=half)
+        if b.pull is not None:
+            b.sums.add_(w.sum(0) if plain else a.weight @ w, alpha=half)
+            b.pull.addmm_(weighed, w, alpha=half)
+    if a.pull is not None:
+        a.pull.add_(pull.t())
+    return float(lengths @ a.weight.double()) + exact
+
+
+def _fill(w: Tensor, diagonal: bool, holes: tuple[Tensor, Tensor] | None) -> None:
+    """Zeros for the pairs of a point with itself, and for those that were subtracted."""
+    if diagonal:
+        w.fill_diagonal_(0.0)
+    if holes is not None:
+        w[holes] = 0.0
+
+
+def _in_double(a: _Side, b: _Side, same: bool, tiling: Tiling) -> float:
+    """The pairs of one tile in float64, seen from the tile's own middle."""
+    wide = [
+        (s.points.double(), s.weight.double(), None if s.gradient is None else s.gradient.double())
+        for s in ((a,) if same else (a, b))
+    ]
+    (p, wp, to_p), (q, wq, to_q) = wide[0], wide[-1]
+    total = _add_up(p, wp, q, wq, to_p, to_q, tiling)
+    for side, (_, _, gradient) in zip((a, b), wide, strict=False):
+        if gradient is not None:
+            side.gradient.copy_(gradient)
+    return total
+
+
+def _subtracted(a: _Side, b: _Side, rows: Tensor, columns: Tensor, half: float, chunk) -> float:
+    """Pairs of columns of a and b by subtraction; for a pair that coincides all is 0."""
+    total = 0.0
+    for i, j in zip(rows.split(chunk), columns.split(chunk), strict=True):
+        unit = a.points[:, i] - b.points[:, j]
+        size = unit.abs().amax(0)
+        unit /= size.where(size > 0, 1)
+        norm = torch.linalg.vector_norm(unit, dim=0).clamp_(min=1)
+        unit /= norm
+        if a.gradient is not None:
+            a.gradient.index_add_(1, i, unit * b.weight[j], alpha=half)
+        if b.gradient is not None:
+            b.gradient.index_add_(1, j, unit * a.weight[i], alpha=-half)
+        total += half * float((a.weight[i] * b.weight[j] * size * norm).double().sum())
+    return total
