@@ -179,7 +179,7 @@ draw_curves(dead_clamp.windups(), "step", "loss, nats per cell")
 
 # %% [markdown]
 # Straight-through winds up: the values behind the cap run away, the layers below follow, and the loss suffers.
-# *Inward* has no such price: it stays where the cap is, and it can come home.
+# *Inward* has no such price, and it can come home.
 #
 # ## Contract
 
