@@ -153,3 +153,42 @@ def test_nothing_is_drawn_and_nothing_heavy_is_imported():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_function_called_inside_a_module_belongs_to_it():
+    def squash(h):
+        return torch.tanh(h)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Sequential(nn.Linear(3, 2))
+
+        def forward(self, x):
+            return squash(self.inner(x)).sum()
+
+    model = Net()
+    outer = nn.ModuleDict({"net": model})
+    report = trace(lambda: outer["net"](torch.ones(2, 3)) * 2, outer)
+    found = {op.name: (op.module, op.function) for op in report.ops if op.phase == "forward"}
+    assert found["tanh"] == ("net", "squash")
+    assert found["addmm"] == ("net.inner.0", "Net.forward")
+    assert found["mul"] == ("", "<lambda>")
+
+
+def test_torchs_own_copies_are_no_ops_of_the_users():
+    w = torch.ones(3, requires_grad=True)
+    report = trace(lambda: torch.exp(w).detach().sum() + torch.exp(w).sum())
+    forward = [op.name for op in report.ops if op.phase == "forward"]
+    assert forward == ["exp", "detach", "sum", "exp", "sum", "add", "ones_like"]
+
+
+def test_every_storage_handle_is_freed(monkeypatch):
+    freed = []
+    real = torch.UntypedStorage._free_weak_ref
+    monkeypatch.setattr(
+        torch.UntypedStorage, "_free_weak_ref", lambda handle: freed.append(handle) or real(handle)
+    )
+    w = torch.ones(3, requires_grad=True)
+    report = trace(lambda: (w * 2).exp().sum())
+    assert len(freed) >= sum(op.phase == "forward" for op in report.ops) - 1
