@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.checklist.flow import few
-from labkit.guide.leaves import finite, leaves
+from labkit.guide.leaves import finite, leaves, reals
 
 HUGE = 1e6  # of a gradient's norm, in units of the loss (of 1 where the loss is smaller)
 JUMP = 1e3  # of a norm over the median of the others, or under it
@@ -71,7 +71,7 @@ class Course:
             self.faults.setdefault("gradient norm", f"batch {number}: {few(bad)} not finite")
             return
         self.alive |= {name for name, g in grads.items() if measure_any(g)}
-        norm = float(torch.stack([g.to_dense().double().norm() for g in grads.values()]).norm())
+        norm = float(torch.stack([reals(g).norm() for g in grads.values()]).norm())
         self.norms.append(norm)
         if norm > HUGE * max(1.0, abs(float(loss.detach()))):
             self.faults.setdefault("gradient norm", f"batch {number}: {norm:.3g}")
@@ -92,11 +92,10 @@ class Course:
         modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
-            with torch.no_grad():
-                for number, batch in enumerate(batches):
-                    loss = self.step(batch)
-                    if not finite(loss):
-                        return f"batch {number}: {loss.item()}"
+            for number, batch in enumerate(batches):
+                loss = self.step(batch)  # with a graph: some losses take gradients of their own
+                if not finite(loss):
+                    return f"batch {number}: {loss.item()}"
         except FloatingPointError as error:
             return f"batch {number} is refused: {error}"
         finally:

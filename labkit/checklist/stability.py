@@ -5,6 +5,7 @@ from math import inf, log, sqrt
 import torch
 from torch import nn
 
+from labkit.guide.leaves import reals
 from labkit.probes.report import Op, Report
 from labkit.probes.stats import Stats
 
@@ -84,8 +85,7 @@ def weights(model: nn.Module) -> str:
     for name, p in model.named_parameters():
         if p.dim() < 2 or id(p) in tables or not p.numel():
             continue
-        values = p.detach().double()
-        scale = float(values.square().mean().sqrt()) * sqrt(p.numel() / len(p))
+        scale = float(reals(p).square().mean().sqrt()) * sqrt(p.numel() / len(p))
         if 0 < scale < SMALL or LARGE < scale < inf:
             return f"{name}: rms x sqrt(fan_in) is {scale:.3g}, expected {SMALL} to {LARGE:g}"
     return ""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.guide.check_tensor import check_tensor
-from labkit.guide.leaves import finite
+from labkit.guide.leaves import finite, reals
 from labkit.guide.lines import BAD, GOOD, LOOK, Line, Lines, printed
 from labkit.guide.same_noise import SameNoise
 from labkit.guide.slope import slope_ratio
@@ -46,6 +46,8 @@ def check_gradient_flow(
 
     Breaks when:
         A straight-through estimator or a stop-gradient is meant: `slope` reports it.
+        A bias stands before a BatchNorm, or a last layer starts at zero: the zeros are meant.
+        `loss` uses re-entrant checkpoints: autograd.grad finds nothing behind them.
         The optimizer steps only with a closure (LBFGS): its step is not tried.
 
     The guide's original is blind where (each shown in a test):
@@ -155,8 +157,8 @@ def _members(optimizer) -> list[Tensor]:
 
 
 def _shift(old: Tensor, new: Tensor) -> float:
-    length = float((new.double() - old.double()).norm())
-    return length / max(float(old.double().norm()), torch.finfo(old.dtype).tiny)
+    length = float((reals(new) - reals(old)).norm())
+    return length / max(float(reals(old).norm()), torch.finfo(old.dtype).tiny)
 
 
 def _fresh(model, named: dict[str, Tensor], loss) -> dict[str, Tensor | None]:
@@ -174,7 +176,7 @@ def _of_freshness(grad: Tensor | None, fresh: Tensor | None, stale: float) -> Fa
     if grad is None or fresh is None or grad is fresh or not (finite(grad) and finite(fresh)):
         return (LOOK, "stale: this loss does not reach it") if (
             grad is not None and fresh is None) else None  # fmt: skip
-    old, new = grad.detach().to_dense().double(), fresh.to_dense().double()
+    old, new = reals(grad), reals(fresh)
     if (old - new).norm() <= stale * new.norm():
         return None
     ratio = float(old.norm() / new.norm()) if new.norm() else float("inf")
@@ -203,6 +205,6 @@ def _line(name: str, grad: Tensor | None, faults: list[Fault], move: float | Non
     if faults:
         mark = BAD if any(mark == BAD for mark, _ in faults) else LOOK
         return Line(mark, name, "; ".join(words for _, words in faults))
-    norm = torch.linalg.vector_norm(_values(grad).double())
+    norm = torch.linalg.vector_norm(reals(grad))
     step = f", a step moves it by {move:.1e} of its length" if move is not None else ""
     return Line(GOOD, name, f"gradient normal (norm={norm:.4e}{step})")

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from labkit.guide.leaves import reals
 from labkit.guide.lines import BAD, GOOD, LOOK
 from labkit.probes.measure import measure
 from labkit.probes.stats import Stats
@@ -71,9 +72,7 @@ def _range(t: Tensor, stats: Stats) -> str:
         return f"{int(t.sum())} of {stats.size} true"
     if math.isnan(stats.low):
         return ""
-    t = t.coalesce().values() if t.is_sparse else t
-    values = torch.view_as_real(t) if t.is_complex() else t
-    values = values.detach().double()
+    values = reals(t.coalesce().values() if t.is_sparse else t)
     mean = values[values.isfinite()].mean().item()
     return f"min={stats.low:.2e}, max={stats.high:.2e}, mean={mean:.2e}"
 

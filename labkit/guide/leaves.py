@@ -35,3 +35,10 @@ def finite(tensor: Tensor) -> bool:
     if tensor.layout is not torch.strided:
         return not measure(tensor, counted=0).bad
     return bool(tensor.detach().isfinite().all())
+
+
+def reals(tensor: Tensor) -> Tensor:
+    """The entries as float64, dense and without a graph; a complex one counts as two."""
+    tensor = tensor.detach()
+    tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).double()

@@ -6,6 +6,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from labkit.guide.leaves import reals
+
 STEPS = (1e-3, 1e-2, 1e-4, 1e-5, 1e-1)  # lengths of the step, as a share of the parameters' length
 NEAR = 0.01  # a ratio as near to 1 as this needs no other step
 NOISE = 100.0  # roundings of the loss that a difference must exceed to say anything
@@ -43,7 +45,7 @@ def slope_ratio(
 
 
 def _length(tensors: Sequence[Tensor]) -> float:
-    return float(torch.stack([t.detach().double().norm() for t in tensors]).norm())
+    return float(torch.stack([reals(t).norm() for t in tensors]).norm())
 
 
 def _ratio(loss, params, grads, kept, h: float) -> float | None:
@@ -60,8 +62,8 @@ def _ratio(loss, params, grads, kept, h: float) -> float | None:
     return difference / predicted
 
 
-@torch.no_grad()
 def _moved(loss, params, grads, kept, h: float) -> Tensor | None:
-    for p, g, old in zip(params, grads, kept, strict=True):
-        p.copy_(old + h * g if h else old)
-    return loss().detach() if loss else None
+    with torch.no_grad():
+        for p, g, old in zip(params, grads, kept, strict=True):
+            p.copy_(old + h * g if h else old)
+    return loss().detach() if loss else None  # with a graph: some losses take gradients themselves

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from labkit.guide.check_tensor import check_tensor
-from labkit.guide.leaves import finite
+from labkit.guide.leaves import finite, reals
 from labkit.guide.lines import BAD, GOOD, LOOK, Line, Lines, printed
 
 FREED = "the graph is gone: backward already ran. Call this before loss.backward()"
@@ -75,13 +75,13 @@ def _judged(name: str, grad: Tensor) -> Line:
         return Line(BAD, name, f"gradient {check_tensor(grad)}")
     if not grad.count_nonzero():
         return Line(LOOK, name, "connected, but the gradient is exactly 0: clamp, dead unit, mask")
-    norm = torch.linalg.vector_norm(grad.detach().to_dense().double())
+    norm = torch.linalg.vector_norm(reals(grad))
     return Line(GOOD, name, f"gradient norm = {norm:.4e}")
 
 
 def _left(name: str, variable: Tensor) -> Line:
     """After a backward: the sum that a leaf holds, with a word of warning."""
     if variable.is_leaf and variable.grad is not None:
-        norm = torch.linalg.vector_norm(variable.grad.to_dense().double())
+        norm = torch.linalg.vector_norm(reals(variable.grad))
         return Line(LOOK, name, f".grad holds a norm of {norm:.4e}, over all backwards so far")
     return Line(LOOK, name, FREED)

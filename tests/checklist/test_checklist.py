@@ -225,7 +225,7 @@ def poisoned(at):
     """A buffer that turns infinite in one step, and that nothing reads."""
 
     def extra(model, h, number):
-        if model.training and number == at and torch.is_grad_enabled():
+        if model.training and number == at:
             model.seen.fill_(math.inf)
         return 0.0
 
@@ -351,3 +351,26 @@ def test_bad_arguments_are_named():
 
     with pytest.raises(ValueError, match="expected the loss before its backward"):
         checklist(whole, case.model, case.optimizer, case.train, slope=None)
+
+
+def test_a_loss_that_takes_gradients_itself_and_complex_weights():
+    case = Case()
+
+    def step(batch):
+        x = batch[0].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(case.model(x).sum(), x, create_graph=True)
+        return (slope.norm(dim=1) - 1).square().mean() + case.model(x).square().mean()
+
+    case.step = step
+    assert case.check(), str(case.check())
+    model = nn.ParameterList([torch.randn(4, 4, dtype=torch.complex64)])
+    x = torch.randn(3, 4, dtype=torch.complex64)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    result = checklist(lambda _: (x @ model[0]).abs().square().mean(), model, optimizer, [0] * 3)
+    assert result, str(result)
+
+
+def test_a_stop_gradient_that_is_meant_can_be_said_so():
+    case = Case(lambda h: h.tanh() + 2 * h.detach().tanh())
+    assert not case.check()
+    assert case.check(slope=None)

@@ -130,3 +130,13 @@ def test_embeddings_and_frozen_layers():
     found = check_gradient_flow(model)
     assert found
     assert "2 more parameters are frozen" in found.lines[-1].text
+
+
+def test_complex_weights():
+    model = nn.ParameterList([torch.randn(4, 4, dtype=torch.complex64)])
+    x = torch.randn(3, 4, dtype=torch.complex64)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    found = check_gradient_flow(
+        model, optimizer, loss=lambda: (x @ model[0]).abs().square().mean(), slope=0.1
+    )
+    assert found, str(found)
