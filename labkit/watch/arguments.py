@@ -42,6 +42,14 @@ def models(given: Any) -> list[nn.Module]:
     return [plain(model) for model in found]
 
 
+def compiled(models: Any, step: Any) -> bool:
+    """Is a model, a part of one, or the step wrapped by `torch.compile`?"""
+    modules = [m for model in several(models) if model is not None for m in model.modules()]
+    return hasattr(step, "_torchdynamo_orig_callable") or any(
+        hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules
+    )
+
+
 def optimizers(given: Any) -> list:
     """Optimizers: at least one."""
     found = several(given)

@@ -55,6 +55,7 @@ class Capsule:
     state: Snapshot
     randomness: Randomness
     modes: dict[str, Any]  # names of the modules that train, of the parameters that are frozen
+    times: int  # how often the tracer ran it
     batch: Any  # still encoded: its classes belong to the program
 
     def __str__(self) -> str:
@@ -111,6 +112,7 @@ def save(
             "training": [[n for n, m in model.named_modules() if m.training] for model in models],
             "frozen": [name for name, p in parameters if not p.requires_grad],
         },
+        "times": finding.times,
         "batch": encode(entry.arguments()),
     }
     path = _free(folder / f"step{trigger.step:06d}.capsule")

@@ -36,7 +36,9 @@ class Course:
         self.proven = True  # a state was verified after the last roll-back
         self.marks: list[int] = []  # versions of the parameters after the last batch
         self._start: list[int] = []  # and at the start of the window
-        self._gradients: list[tuple[Any, int]] = []
+        # Versions of the gradients then; -1: none. A reference would keep their memory from being
+        # used again by this step's backward, which costs more than all else that is done here.
+        self._gradients: list[int] = []
 
     def prepare(self) -> str:
         """Before a batch: verify the state and copy it, if it is time.
@@ -73,7 +75,7 @@ class Course:
             self.light = self.holdings.take_light()
             self._start = self.holdings.versions()
             grads = (p.grad for p in self.holdings.parameters.values())
-            self._gradients = [(grad, -1 if grad is None else grad._version) for grad in grads]
+            self._gradients = [-1 if grad is None else grad._version for grad in grads]
         seen = None if copied else versions((args, kwargs))
         entry = Entry(self.count, args, kwargs, Randomness.now(self.generators), seen)
         self.count += 1
@@ -107,10 +109,18 @@ class Course:
 
     @property
     def untouched(self) -> bool:
-        """Are parameters and gradients as at the start of the window, but for its backwards?"""
-        kept = all(grad is None or grad._version == mark for grad, mark in self._gradients)
+        """Does the start of the window differ from now only by what its forwards changed?"""
         unmoved = self._start == self.holdings.versions()
-        return kept and unmoved and self.gate.passed == 0
+        return unmoved and self.gate.passed == 0 and not self._added_to()
+
+    def _added_to(self) -> bool:
+        """Did a backward of this window add to gradients that were there before?
+
+        The same tensor then has a higher version. A step that cleared them made new ones.
+        """
+        grads = (p.grad for p in self.holdings.parameters.values())
+        pairs = zip(grads, self._gradients, strict=True)
+        return any(mark >= 0 and grad is not None and grad._version > mark for grad, mark in pairs)
 
     def rewind(self) -> tuple[list[Entry], bool]:
         """Go back to the nearest state that is known.
@@ -121,10 +131,10 @@ class Course:
         """
         if self.window and self.untouched:
             self.holdings.restore(self.light)
-            for parameter, (grad, _) in zip(
-                self.holdings.parameters.values(), self._gradients, strict=True
-            ):
-                parameter.grad = grad
+            parameters = self.holdings.parameters.values()
+            for parameter, mark in zip(parameters, self._gradients, strict=True):
+                if mark < 0:  # others: the step clears them, as it did before
+                    parameter.grad = None
             if self.holdings.finite():
                 return list(self.window), True
         if not self.ring or not self.history:

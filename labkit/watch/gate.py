@@ -1,7 +1,8 @@
 """The gate before every optimizer step: gradients are checked, and a bad step does nothing."""
 
 import hashlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ class Gate:
                 optimizer.register_step_post_hook(self._after),
             )
         ]
-        self.running = False
+        self._met: set[int] = set()  # optimizers that have stepped
         self.begin(refuse=True)
         self.running = False
 
@@ -89,8 +90,15 @@ class Gate:
 
     @property
     def evidence(self) -> Evidence:
-        """Of this run so far: the bad gradients, or where none was bad the parameters."""
-        state = self._hashed or tuple((n, bits(p)) for n, p in self.holdings.parameters.items())
+        """Of this run: the bad gradients (where none was bad the parameters), buffers, noise.
+
+        A gradient that is NaN everywhere tells little; the buffers and the state of the random
+        numbers behind the run then tell more.
+        """
+        holdings = self.holdings
+        left = {**holdings.buffers(), "random numbers": torch.get_rng_state()}
+        left = left if self._hashed else {**holdings.parameters, **left}
+        state = (*self._hashed, *((name, bits(tensor)) for name, tensor in left.items()))
         return Evidence(bits(self.loss) if self.loss is not None else "", state)
 
     def close(self) -> None:
@@ -105,6 +113,9 @@ class Gate:
                 "watch: expected optimizer.step() after backward; got a closure, which computes "
                 "the gradients inside of the step, behind the check. LBFGS cannot be watched."
             )
+        if id(optimizer) not in self._met:
+            self._met.add(id(optimizer))
+            _ask_for_scaler(self.holdings.kept)
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
             self._judge(optimizer)
 
@@ -112,6 +123,8 @@ class Gate:
         scaled = getattr(optimizer, "found_inf", None)  # a fused step under a GradScaler
         if scaled is not None and scaled.item():
             return
+        if not self.running:
+            self.loss, self.trouble = None, ""
         leaves = [leaf for leaf in owned(optimizer) if leaf.grad is not None]
         seen = [leaf.grad for leaf in leaves]
         good = not self.trouble and all_finite(seen if self.loss is None else [*seen, self.loss])
@@ -143,3 +156,16 @@ class Gate:
         for leaf, gradient in self._aside:
             leaf.grad = gradient
         self._aside.clear()
+
+
+def _ask_for_scaler(kept: Sequence[Any]) -> None:
+    """A GradScaler that steps an optimizer must be known: a replay would change its scale."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, torch.amp.GradScaler) and not any(caller is thing for thing in kept):
+            raise ValueError(
+                "scaler: expected the GradScaler of this training; got None, and a GradScaler "
+                "steps this optimizer. Use watch(..., scaler=scaler)."
+            )
+        frame = frame.f_back

@@ -1,10 +1,9 @@
 """Which step is guilty, and which line of it: found by running the steps again."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -28,15 +27,17 @@ class Finding:
     evidence: Evidence
     differs: list[str]  # names of what had other bits in the traced run
     again: bool  # the traced run went wrong too
+    times: int  # how often it was run in one trace
 
 
-def inquire(course: Course, seen: Evidence, frame: int = 0) -> Iterator[Entry]:
+def inquire(course: Course, seen: Evidence, frame: int = 0, times: int = 1) -> Iterator[Entry]:
     """Go back, run the batches again, and trace the first that goes wrong.
 
     Args:
         course: stands behind a batch that went wrong.
         seen: the bits that were bad.
         frame: id of the frame in which the user's program begins; 0: it is the outermost.
+        times: how often to run the guilty batch in the trace.
 
     Returns:
         A `Finding`, or None where there is nothing to go back to. Program and random numbers
@@ -57,7 +58,7 @@ def inquire(course: Course, seen: Evidence, frame: int = 0) -> Iterator[Entry]:
             break
     else:
         return None
-    return (yield from traced(course, entry, before, start, seen, frame))
+    return (yield from traced(course, entry, before, start, seen, frame, times))
 
 
 def wrong(course: Course) -> bool:
@@ -69,21 +70,41 @@ def wrong(course: Course) -> bool:
 
 
 def traced(
-    course: Course, entry: Entry, before: Snapshot, start: Snapshot, seen: Evidence, frame: int = 0
+    course: Course,
+    entry: Entry,
+    before: Snapshot,
+    start: Snapshot,
+    seen: Evidence,
+    frame: int = 0,
+    times: int = 1,
 ) -> Iterator[Entry]:
     """Run one batch under the tracer, with nothing held back, and undo what it did.
+
+    Args:
+        course: in the state `before`.
+        entry: the batch.
+        before: the state before it.
+        start: the state before its window.
+        seen: the bits of the first run.
+        frame: id of the frame in which the user's program begins; 0: it is the outermost.
+        times: how often to run it: the tracer forgives what a GradScaler refuses once.
 
     Returns:
         A `Finding`.
     """
-    entry.randomness.restore(course.generators)
     tracing = Tracing(course.holdings.models, course.holdings.optimizers, last_frame=frame)
-    with eager(), tracing:
-        yield from course.run(entry, refuse=False)
-    again = wrong(course)
-    differs = seen.differs(course.gate.evidence)
-    course.holdings.restore(before)
-    return Finding(entry, before, start, tracing.report, course.gate.evidence, differs, again)
+    try:
+        with eager(), tracing:
+            for number in range(times):
+                if number:
+                    tracing.step()
+                entry.randomness.restore(course.generators)
+                yield from course.run(entry, refuse=False)
+        again = times > 1 or wrong(course)
+        now = course.gate.evidence
+    finally:  # a break or an error in a step that nothing holds back
+        course.holdings.restore(before)
+    return Finding(entry, before, start, tracing.report, now, seen.differs(now), again, times)
 
 
 @contextmanager
@@ -96,12 +117,10 @@ def eager():
         yield
 
 
-def compiled(models: Sequence[torch.nn.Module], step: Any) -> bool:
-    """Is a model or the step compiled?"""
-    modules = [module for model in models for module in model.modules()]
-    return hasattr(step, "_torchdynamo_orig_callable") or any(
-        hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in modules
-    )
+def graphs() -> int:
+    """How many graphs `torch.compile` has made in this process."""
+    utils = sys.modules.get("torch._dynamo.utils")
+    return utils.counters["stats"].get("unique_graphs", 0) if utils else 0
 
 
 def remarks(finding: Finding | None, is_compiled: bool) -> tuple[str, ...]:
@@ -112,9 +131,11 @@ def remarks(finding: Finding | None, is_compiled: bool) -> tuple[str, ...]:
     if finding.entry.modified:
         told.append("the batch was modified in place; watch(safe=True) keeps a copy of it")
     if is_compiled:
-        told.append("the program is compiled and the replay ran eagerly: rounding may differ")
+        told.append("compiled parts ran eagerly in the replay: rounding may differ")
     if not finding.again:
         told.append("not reproduced: the step ran well when it was run again")
-    elif finding.differs:
+    elif finding.report.culprit is None:
+        told.append("the tracer names no line: the bad value is on no way to a backward")
+    if finding.again and finding.differs:
         told.append(f"not reproduced to the bit: {listed(finding.differs)}")
     return tuple(told)

@@ -47,7 +47,8 @@ def replay_if_waiting(watched) -> Iterator[Entry]:
     entry = capsule.entry(len(course.generators))
     _put(capsule, course)
     state = course.holdings.take()
-    finding = yield from traced(course, entry, state, state, capsule.evidence, watched._frame)
+    seen, frame = capsule.evidence, watched._frame
+    finding = yield from traced(course, entry, state, state, seen, frame, capsule.times)
     raise Replayed(finding)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from labkit.probes.harm import SKIPS as PATIENCE
 from labkit.watch import arguments, takeover
 from labkit.watch.capsule import save
 from labkit.watch.choice import Choice
@@ -14,7 +15,7 @@ from labkit.watch.course import Course
 from labkit.watch.entry import Entry, copied
 from labkit.watch.gate import Gate
 from labkit.watch.holdings import Holdings
-from labkit.watch.inquiry import Finding, compiled, inquire, remarks
+from labkit.watch.inquiry import Finding, graphs, inquire, remarks
 from labkit.watch.program import whence
 from labkit.watch.randomness import Randomness, is_generator
 from labkit.watch.trigger import Blowup, Trigger
@@ -27,6 +28,7 @@ class Watch:
         self, models, optimizers, step, scaler, keep, on_trigger, limit, every, ring, safe, folder
     ):
         self.models: list[nn.Module] = arguments.models(models)
+        self._compiled, self._graphs = arguments.compiled(models, step), graphs()
         optimizers = arguments.optimizers(optimizers)
         kept = arguments.kept(keep, scaler)
         generators = [thing for thing in kept if is_generator(thing)]
@@ -41,6 +43,7 @@ class Watch:
         self.course = Course(holdings, self.gate, generators, every, ring)
         self.choice = Choice(on_trigger, limit, self.course)
         self._closed = False
+        self._left: Trigger | None = None  # a trigger that a break left without its replay
         self._frame = 0  # id of the frame that calls the user's step; 0: the user's own loop
 
     def __repr__(self) -> str:
@@ -117,6 +120,8 @@ class Watch:
                 self._drive(self._last())
         finally:
             self._detach()
+        if self._left is not None:
+            raise Blowup(self._left)
 
     def _detach(self) -> None:
         self._closed = True
@@ -151,10 +156,20 @@ class Watch:
                 course.accept(entry)
                 self.choice.went_well(entry)
             whole = True
+        except GeneratorExit:  # a break, or an error, in the body of the loop
+            self._leave(self.gate.trouble)
+            raise
         finally:
             self.replaying = False
             if not whole:
                 course.abandon()
+
+    def _leave(self, reason: str) -> None:
+        if reason:
+            number = self.course.count - 1
+            told = ("not replayed: the loop was left in this very step",)
+            self._left = Trigger(number, number, reason, None, False, "raise", told)
+            self.triggers.append(self._left)
 
     def _last(self) -> Iterator[Entry]:
         """After the last batch: was anything spoiled since the last verification?"""
@@ -165,9 +180,10 @@ class Watch:
                 self.replaying = False
 
     def _scaler(self) -> str:
-        scaled = [thing for thing in self.course.holdings.kept if hasattr(thing, "get_scale")]
-        if self.course.refusals >= arguments.SKIPS or any(s.get_scale() < 1 for s in scaled):
-            return f"the GradScaler refused {self.course.refusals} steps in a row"
+        row = self.course.refusals
+        scales = [t.get_scale() for t in self.course.holdings.kept if hasattr(t, "get_scale")]
+        if row >= arguments.SKIPS or any(scale < 1 for scale in scales):
+            return f"the GradScaler refused {row} steps in a row; its scale is {min(scales):g}"
         return ""
 
     def _attend(self, reason: str) -> Iterator[Entry]:
@@ -175,7 +191,8 @@ class Watch:
         present, seen = Randomness.now(self.course.generators), self.gate.evidence
         gradients, number = self.course.holdings.gradients(), self.course.count - 1
         self.replaying = True
-        finding = yield from inquire(self.course, seen, self._frame)
+        times = PATIENCE + 2 if self._scaler() == reason else 1
+        finding = yield from inquire(self.course, seen, self._frame, times)
         self.replaying = False
         present.restore(self.course.generators)
         trigger = self._trigger(reason, number, finding)
@@ -183,7 +200,7 @@ class Watch:
         self.choice.act(trigger, finding, gradients)
 
     def _trigger(self, reason: str, number: int, finding: Finding | None) -> Trigger:
-        told = remarks(finding, compiled(self.models, self.step))
+        told = remarks(finding, self._compiled or graphs() > self._graphs)
         step = number if finding is None else finding.entry.number
         report = None if finding is None else finding.report
         same = finding is not None and finding.again and not finding.differs
@@ -198,4 +215,5 @@ class Watch:
         told = ("not replayed: the step ran outside of watched.over(...) and watched(...)",)
         trigger = Trigger(self.course.count, self.course.count, reason, None, False, "raise", told)
         self.triggers.append(trigger)
+        self.gate.trouble = ""
         raise Blowup(trigger)
