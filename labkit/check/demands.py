@@ -51,7 +51,10 @@ def _repairs(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
     off = _distance(reading.value, reading.reference)
     true = off <= TRUE and reading.verdict != Verdict.WRONG
     words = "agrees with float64" if true else f"{off:.0%} away from float64"
-    yield Demand(true, f"true: {words}", HINTS[Verdict.WRONG])
+    wrong = reading.verdict == Verdict.WRONG  # also where the value agrees and a gradient does not
+    yield Demand(
+        true, f"true: {reading if wrong else words}", hint if wrong else HINTS[Verdict.WRONG]
+    )
 
 
 def _alive(failure: ModuleType, reading: Reading) -> Demand:

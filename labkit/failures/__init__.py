@@ -5,4 +5,5 @@ import pkgutil
 
 def names() -> tuple[str, ...]:
     """The failure modes that exist, in alphabetical order."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
