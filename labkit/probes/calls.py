@@ -2,50 +2,20 @@
 
 import inspect
 import sys
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from labkit.probes.frames import Place
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
+from labkit.probes.notes import Note, Root, total
 from labkit.probes.record import Recorder
-from labkit.probes.stats import Stats
 from labkit.probes.tape import Tape
 
 _ADD_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group).__code__
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something done to a tensor that is no operator."""
-
-    what: str  # "requires_grad_(False)", "grad = None", "data ="
-    tensor: int  # its id
-    at: int  # number of events before it
-    step: int
-    place: Place
-    value: Any = None
-
-
-class Root(NamedTuple):
-    """A loss: a tensor from which a backward started, or what a step returned."""
-
-    step: int
-    event: int
-    value: float
-    stats: Stats
-
-
-def _total(tensor: Tensor) -> float:
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
-        if not tensor.numel() or tensor.is_complex():
-            return 0.0
-        return tensor.detach().double().sum().item()
 
 
 class Calls(TorchFunctionMode):
@@ -211,7 +181,7 @@ class Calls(TorchFunctionMode):
         for tensor in self._watch(roots):
             known = tape.known.get(id(tensor))
             if known is not None:
-                self.roots.append(Root(tape.step, known.event, _total(tensor), known.stats))
+                self.roots.append(Root(tape.step, known.event, total(tensor), known.stats))
 
     def _watch(self, roots) -> list[Tensor]:
         roots = (
@@ -232,7 +202,7 @@ class Calls(TorchFunctionMode):
         if known is not None:
             maker = self.tape.events[known.event]
             maker.cut = maker.live and maker.graph and not tensor.requires_grad
-            self.roots.append(Root(self.tape.step, known.event, _total(tensor), known.stats))
+            self.roots.append(Root(self.tape.step, known.event, total(tensor), known.stats))
 
     def _settle(self) -> None:
         if self.gradients.unsettled:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from labkit.probes.calls import Calls
+from labkit.probes.ends import End, final_gradients
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
 from labkit.probes.record import Recorder
@@ -177,41 +178,6 @@ class Tracing:
             self._report = tell(self)
             self.tape.close()
         return self._report
-
-
-def final_gradients(session: Tracing) -> dict[int, Stats | None]:
-    """What is left on each leaf that got a gradient in this step."""
-    stats = session.tape.stats
-    return {
-        id(arrival.leaf): None if arrival.leaf.grad is None else stats(arrival.leaf.grad)
-        for arrival in session.gradients.arrivals
-        if arrival.step == session.tape.step
-    }
-
-
-class End:
-    """State at the end of a step: gradients as they are left, buffers as they are."""
-
-    def __init__(self, session: Tracing):
-        tape = session.tape
-        self.step = tape.step
-        self.at = len(tape.events)
-        kept, session.kept_gradients = session.kept_gradients, None
-        self.gradients = final_gradients(session) if kept is None else kept
-        self.buffers: list[tuple[str, int, Stats]] = []
-        for prefix, root in tape.roots:
-            for name, buffer in root.named_buffers(prefix=prefix):
-                stats = measure(buffer, counted=0)
-                if stats.bad:
-                    known = tape.known.get(id(buffer))
-                    writer = tape.storages[known.key][1] if known else -1
-                    event = max(known.event, writer) if known else -1
-                    self.buffers.append((name, event, stats))
-        self.frozen = {
-            id(tensor)
-            for kind, _, tensor in tape.names.values()
-            if kind != "buffer" and not tensor.requires_grad
-        }
 
 
 def _flat(thing) -> Iterable:

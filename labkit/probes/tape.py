@@ -12,10 +12,9 @@ from labkit.probes.frames import (
     Place,
     locate,
     modules_around,
-    user_frame,
-    user_frames,
 )
 from labkit.probes.measure import glance, measure
+from labkit.probes.names import Names
 from labkit.probes.stats import Stats
 
 
@@ -28,7 +27,7 @@ class Known:
         self.key, self.event, self.stats, self.stamp, self.slot = key, event, stats, stamp, slot
 
 
-class Tape:
+class Tape(Names):
     """Events in the order in which they happened.
 
     A tensor is known by its object and its storage together. A storage's weak handle keeps its
@@ -36,16 +35,13 @@ class Tape:
     """
 
     def __init__(self, last_frame: int = 0):
+        super().__init__(last_frame)
         self.events: list[Event] = []
         self.step = 0
-        self.last_frame = last_frame
         self.known: dict[int, Known] = {}
         self.storages: dict[
             object, list
         ] = {}  # address -> handle, last writer, last maker, first maker
-        self.names: dict[int, tuple[str, str, Tensor]] = {}  # id -> kind, name, tensor
-        self.paths: dict[int, tuple[str, object]] = {}  # id of a module -> path, module
-        self.roots: list = []
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
         self.around: dict[int, tuple] = {}  # id of a leaf -> modules that ran at its first use
         self.stepping: Place | None = None  # where a torch optimizer's step was called
@@ -54,55 +50,6 @@ class Tape:
         self.echoes: dict[float, int] = {}  # numbers that left by .item(), and who let them go
         self.behind: dict[object, int] = {}  # storages written through .data, and by which event
         self.escapes: list[int] = []  # events by which values left for numpy or Python
-
-    # -- names ------------------------------------------------------------------------------
-
-    def adopt(self, module: torch.nn.Module, prefix: str = "") -> None:
-        """Learn the names of a module's parts."""
-        if id(module) in self.paths:
-            return
-        self.roots.append((prefix, module))
-        for path, part in module.named_modules(prefix=prefix):
-            self.paths.setdefault(id(part), (path, part))
-        parts = ("parameter", module.named_parameters), ("buffer", module.named_buffers)
-        for kind, named in parts:
-            for name, tensor in named(prefix=prefix):
-                if self.names.get(id(tensor), ("",))[0] in ("", "guess"):
-                    self.names[id(tensor)] = (kind, name, tensor)
-
-    def discover(self, frame) -> None:
-        """Learn of modules that run but were not handed in."""
-        for module, caller in reversed(modules_around(frame, self.last_frame)):
-            if id(module) not in self.paths:
-                lonely = not self.roots
-                self.adopt(module, "" if lonely else self.called(module, caller) or "")
-
-    def called(self, thing, frame) -> str:
-        """What the user's code calls an object, "" if nothing does."""
-        for scope in reversed(user_frames(frame, self.last_frame)):
-            local, free = scope.f_locals, scope.f_code.co_freevars
-            outer = {name: local[name] for name in free if name in local}
-            for names in (outer, local, scope.f_globals):
-                for name, value in names.items():
-                    if value is thing and not name.startswith("_"):
-                        return name
-        return self._inside(thing, user_frame(frame))
-
-    def _inside(self, thing, frame) -> str:
-        """Its place in the object or the containers at hand."""
-        if frame is None:
-            return ""
-        owner = frame.f_locals.get("self")
-        for name, value in getattr(owner, "__dict__", {}).items():
-            if value is thing:
-                return f"self.{name}"
-        for name, value in frame.f_locals.items():
-            if isinstance(value, dict | list | tuple) and len(value) < 1000:
-                pairs = value.items() if isinstance(value, dict) else enumerate(value)
-                for key, item in pairs:
-                    if item is thing:
-                        return f"{name}[{key!r}]"
-        return ""
 
     # -- tensors ----------------------------------------------------------------------------
 
@@ -239,6 +186,9 @@ class Tape:
     def let_out(self, value, event: int) -> None:
         if isinstance(value, int | float) and not isinstance(value, bool):
             self.echoes["nan" if value != value else value] = event
+
+    def __del__(self):
+        self.close()  # a block whose report nobody reads gives its handles back too
 
     def close(self) -> None:
         """Give every storage handle back."""
