@@ -118,6 +118,9 @@ class Watch:
         try:
             if self.step is not None:
                 self._drive(self._last())
+            elif wrong := self.course.history and self.course.verify():
+                self._leave(wrong, "the loop was left before these steps were verified")
+                self.course.resume(self.course.ring[-1])
         finally:
             self._detach()
         if self._left is not None:
@@ -157,17 +160,16 @@ class Watch:
                 self.choice.went_well(entry)
             whole = True
         except GeneratorExit:  # a break, or an error, in the body of the loop
-            self._leave(self.gate.trouble)
+            self._leave(self.gate.trouble, "the loop was left in this very step")
             raise
         finally:
             self.replaying = False
             if not whole:
                 course.abandon()
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str, why: str) -> None:
         if reason:
-            number = self.course.count - 1
-            told = ("not replayed: the loop was left in this very step",)
+            number, told = self.course.count - 1, (f"not replayed: {why}",)
             self._left = Trigger(number, number, reason, None, False, "raise", told)
             self.triggers.append(self._left)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from watch_training import batches, made
 
 import labkit
@@ -175,3 +176,29 @@ def test_an_optimizer_that_never_steps():
     watched = watch(MODEL, SGD, folder=None)
     with pytest.raises(RuntimeError, match="no optimizer step in 1000 batches"), watched:
         list(watched.over(range(2000)))
+
+
+def test_distributed_training_is_refused():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        with pytest.raises(ValueError, match="would wait for the others forever"):
+            watch(MODEL, SGD)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_memory_of_the_last_gradients_is_free_during_a_step():
+    # Held gradients would keep backward from using their memory again: slower by page faults.
+    model, optimizer = made()
+    watched, expired = watch(model, optimizer, folder=None), []
+    for batch in watched.over(batches(3)):
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        old = [StorageWeakRef(grad.untyped_storage()) for grad in grads]
+        del grads
+        optimizer.zero_grad()
+        expired += [storage.expired() for storage in old]
+        body(model, optimizer, batch)
+    watched.close()
+    assert len(expired) == 12
+    assert all(expired)

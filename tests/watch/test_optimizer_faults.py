@@ -6,6 +6,7 @@ from torch import nn
 from watch_training import copy_of, same
 
 from labkit import watch
+from labkit.watch import Blowup
 
 EVERY = 5  # batches between two verified states
 
@@ -91,6 +92,18 @@ def test_the_last_steps_are_verified_when_the_watch_closes():
     training = Spoiled(adam, scale=1e22, guilty=21)
     watched = training.run(on_trigger="skip")
     assert [(t.step, t.seen) for t in watched.triggers] == [(21, 22)]
+
+
+def test_a_loop_that_is_left_is_verified_too():
+    training = Spoiled(adam, scale=1e22)
+    watched = watch(training.model, training.optimizer, every=EVERY, folder=None)
+    for number, x in watched.over([(i, torch.ones(2, 3)) for i in range(23)]):
+        training.step(number, x)
+        if number == 8:
+            break
+    with pytest.raises(Blowup, match=r"exp_avg_sq of .*\n  not replayed: the loop was left before"):
+        watched.close()
+    assert all(t.isfinite().all() for t in copy_of(training.model, training.optimizer))
 
 
 def test_a_parameter_spoiled_by_hand_is_traced_to_its_line():
