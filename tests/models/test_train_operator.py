@@ -189,7 +189,7 @@ def test_the_penalty_settles_above_its_bound_and_the_bound_holds():
     for name in PROTECTION:
         options = {**PROTECTION[name], "distance": None}
         model = OperatorModel(3, 2, 1, n_basis=1)
-        train_operator(model, moves, **options)
+        train_operator(model, moves, updates=100, **options)
         A = options["guards"].operator(model.operator(torch.tensor([[1.0, 0.0, 1.0]])))
         norms[name] = float(spectral_norm(A.detach()))
     assert 1.1 < norms["guide"] < norms["off"] - 0.05
