@@ -56,7 +56,7 @@ def vae(cells: int, genes: int, hidden: int) -> tuple[nn.Module, Step]:
 
 def transformer() -> tuple[nn.Module, Step]:
     layer = nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.0, batch_first=True)
-    x = torch.randn(8, 96, 256)
+    x = torch.randn(24, 96, 256)
     return layer, lambda: layer(x).square().mean()
 
 

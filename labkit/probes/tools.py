@@ -40,10 +40,22 @@ _HIDDEN_WRITES = {  # running statistics that the schema does not admit to
 class Tool:
     """One operator overload."""
 
-    __slots__ = ("copies", "made", "moved", "name", "quiet", "read", "target", "unset", "writes")
+    __slots__ = (
+        "copies",
+        "func",
+        "made",
+        "moved",
+        "name",
+        "quiet",
+        "read",
+        "target",
+        "unset",
+        "writes",
+    )
 
     def __init__(self, func):
         schema = func._schema
+        self.func = func  # held, so that its id stays its own
         self.target = str(func)
         self.name = schema.name.rpartition("::")[2]
         base = self.name.rstrip("_") if not self.name.startswith("_") else self.name
@@ -68,12 +80,12 @@ class Tool:
         self.read = self.name in _READ
 
 
-_TOOLS: dict = {}
+_TOOLS: dict[int, Tool] = {}
 
 
 def tool_of(func) -> Tool | None:
     """The operator's card; None for what has no schema (higher-order operators)."""
-    tool = _TOOLS.get(func)
+    tool = _TOOLS.get(id(func))  # an overload's own hash is slow
     if tool is None and isinstance(func, torch._ops.OpOverload):
-        tool = _TOOLS[func] = Tool(func)
+        tool = _TOOLS[id(func)] = Tool(func)
     return tool
