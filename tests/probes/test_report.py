@@ -133,7 +133,7 @@ def test_equal_programs_have_equal_topology_and_broken_ones_keep_it(pair):
 
 def test_notebook_cells_have_stable_names():
     assert file_name("<ipython-input-7-0123abcd>") == "cell 7"
-    assert file_name("/home/me/vae.py") == "vae.py"
+    assert file_name("/somewhere/vae.py") == "vae.py"
 
 
 def test_without_a_model_leaves_are_called_as_the_user_calls_them():
