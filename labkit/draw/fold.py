@@ -12,6 +12,8 @@ from labkit.draw.cells import inside_functions, is_drawn, owners, severed_parame
 from labkit.probes.report import Op, Report
 
 ROW_CELLS = 8  # rows merge up to this many ops
+LINE_CELLS = 12  # a line that runs longer, such as the only one of a loop, goes on in a new row
+LONG = 240  # ops; a longer program is drawn without a part of its middle
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class Program:
 
     rows: tuple[Row, ...]
     edges: tuple[Edge, ...]
+    hidden: int = 0  # ops in the middle of a very long program that are not drawn
 
 
 def step_of(report: Report) -> int:
@@ -73,8 +76,10 @@ class _Folding:
         forward = [op for op in report.ops if is_drawn(op) and op.step == step]
         self.owner = owners(forward)
         self.inside = inside_functions(forward, self.owner)
-        self.mains = [op for op in forward if self.owner[op.index] == op.index]
-        self.reads = {op.index: self._read_by(op, forward) for op in self.mains}
+        whole = [op for op in forward if self.owner[op.index] == op.index]
+        self.mains = _clipped(whole, report.culprit.position if report.culprit else None)
+        self.hidden = len(whole) - len(self.mains)
+        self.reads = {op.index: self._read_by(op) for op in self.mains}
         self.learns = self._learns()
         severed = severed_parameters(report)
         self.cut = {op.index for op in self.mains if op.cut and self.learns[op.index] & severed}
@@ -82,11 +87,11 @@ class _Folding:
     def program(self) -> Program:
         rows = self._merged(self._rows())
         drawn = tuple(self._row(row) for row in rows)
-        return Program(drawn, tuple(self._edges(rows, drawn)))
+        return Program(drawn, tuple(self._edges(rows, drawn)), self.hidden)
 
-    def _read_by(self, op: Op, forward: list[Op]) -> tuple[int, ...]:
+    def _read_by(self, op: Op) -> tuple[int, ...]:
         """Ops and sources that this op takes its values from, seen through what is folded."""
-        parts = [part for part in forward if self.inside.get(part.index) == op.index]
+        parts = [self.ops[i] for i, main in self.inside.items() if main == op.index]
         found = [self.owner.get(p, p) for part in (*parts, op) for p in part.parents]
         return tuple(i for i in dict.fromkeys(found) if i != op.index)
 
@@ -98,26 +103,16 @@ class _Folding:
         return found
 
     def _rows(self) -> list[list[int]]:
-        """Ops of one line and module share a row, unless the way leaves the row or is cut."""
+        """Ops that follow each other on one line of one module, unless the way between is cut."""
         rows: list[list[int]] = []
-        row_of: dict[int, int] = {}
-        above: list[set[int]] = []  # rows that each row depends on
-        latest: dict[tuple, int] = {}
+        before: tuple | None = None
         for op in self.mains:
-            needs = {row_of[i] for i in self.reads[op.index] if i in row_of}
-            key = (op.group, op.file, op.line)
-            row = latest.get(key)
-            leaves = any(row in above[need] for need in needs - {row})
-            if row is None or leaves or self.cut.intersection(self.reads[op.index]):
-                row = latest[key] = len(rows)
+            line = (op.group, op.file, op.line)
+            cut = self.cut.intersection(self.reads[op.index])
+            if line != before or cut or len(rows[-1]) == LINE_CELLS:
                 rows.append([])
-                above.append(set())
-            rows[row].append(op.index)
-            row_of[op.index] = row
-            needs.discard(row)
-            above[row] |= needs.union(*(above[need] for need in needs))
-            for other in above:
-                other |= above[row] if row in other else set()
+            rows[-1].append(op.index)
+            before = line
         return rows
 
     def _merged(self, rows: list[list[int]]) -> list[list[int]]:
@@ -193,6 +188,17 @@ class _Folding:
                     known = edges.setdefault((tail, head), edge)
                     edges[tail, head] = replace(known, cut=cut and known.cut)
         return list(edges.values())
+
+
+def _clipped(ops: list[Op], born: int | None) -> list[Op]:
+    """A long program's beginning, its end, and the part around the birth."""
+    if len(ops) <= LONG:
+        return ops
+    third = LONG // 3
+    near = next((i for i, op in enumerate(ops) if born is not None and op.index >= born), 0)
+    kept = {*range(third), *range(len(ops) - third, len(ops))}
+    kept |= set(range(near - third // 2, near + third // 2))
+    return [op for i, op in enumerate(ops) if i in kept]
 
 
 def _together(groups: list[str]) -> str:

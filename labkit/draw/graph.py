@@ -40,11 +40,15 @@ def graph_scene(report: Report) -> Scene:
     for i, (edge, points) in enumerate(zip(program.edges, layout.edges, strict=True)):
         items += _edge(i, edge, points, report)
     for area in layout.areas:
-        name = shortened(area.group, area.width - 10, SMALL)
+        name = shortened(area.group.partition("\0")[0], area.width - 10, SMALL)
         items.append(Words(area.x + 6, area.y + 9, name, "label tint", size=SMALL))
     for i in range(len(program.rows)):
         items += _row(i, drawn, report, health)
-    return Scene(layout.width, layout.height, tuple(items), _alt(drawn, health))
+    below = 20.0 if program.hidden else 0.0
+    if program.hidden:
+        words = f"{program.hidden} ops in the middle are not drawn"
+        items.append(Words(0, layout.height + 12, words, bold=True))
+    return Scene(layout.width, layout.height + below, tuple(items), _alt(drawn, health))
 
 
 def health_of(report: Report, drawn: Plan) -> Health:

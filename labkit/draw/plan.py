@@ -1,9 +1,9 @@
 """The plan of a graph: what a slider does not move. Made once per topology, then remembered."""
 
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import dataclass
-from itertools import count, pairwise
+from itertools import count, groupby, pairwise
 from math import dist
 
 from labkit.draw.cells import severed_parameters
@@ -16,6 +16,7 @@ WIDTH, HEIGHT = 480.0, 600.0  # the picture that a plan should fit
 CELL, GAP = 28.0, 2.0  # height of a cell, space between cells
 HEAD = 13.0  # height of the words above a row
 LEAST, LONGEST = 36.0, 96.0  # width of a cell; of the words above a row
+MANY = 40  # rows; above, one layout must do
 LINES = range(110, 300, 20)  # widths at which a row may break
 WIRE = 20_000.0  # px of edges that are as bad as shrinking the picture to nothing
 KEPT = 32  # plans that are remembered
@@ -60,19 +61,27 @@ def _kind(op: Op) -> tuple:
 
 def _made(program: Program) -> Plan:
     """Break rows where the whole picture is best; the two best are tried once more, turned."""
-    counts = Counter(_top(row.group) for row in program.rows)
-    shared = {group for group, n in counts.items() if n > 1}
-    labels = tuple(_label(row.group, shared) for row in program.rows)
+    grounds = _grounds(program)
+    labels = tuple(_label(row.group, g) for row, g in zip(program.rows, grounds, strict=True))
     edges = tuple((edge.tail, edge.head) for edge in program.edges)
-    rows = tuple(zip(program.rows, labels, strict=True))
-    broken = dict.fromkeys(
-        tuple(_node(row, label, line, shared) for row, label in rows) for line in LINES
-    )
+    blocks = tuple(zip(program.rows, labels, grounds, strict=True))
+    lines = LINES if len(program.rows) <= MANY else LINES[:1]
+    broken = dict.fromkeys(tuple(_node(*block, line) for block in blocks) for line in lines)
     tries = [(lay_out(nodes, edges), nodes) for nodes in broken]
     tries.sort(key=lambda pair: -_merit(pair[0]))
-    tries += [(lay_out(nodes, edges, turned=True), nodes) for _, nodes in tries[:2]]
+    if len(tries) > 1:
+        tries += [(lay_out(nodes, edges, turned=True), nodes) for _, nodes in tries[:2]]
     layout, nodes = max(tries, key=lambda pair: _merit(pair[0]))
     return Plan(program, labels, nodes, layout, next(_numbers))
+
+
+def _grounds(program: Program) -> list[str]:
+    """The ground that each row stands on: shared by rows of a module that follow each other."""
+    grounds: list[str] = []
+    for number, (top, run) in enumerate(groupby(program.rows, key=lambda row: _top(row.group))):
+        rows = list(run)
+        grounds += [f"{top}\0{number}" if len(rows) > 1 else ""] * len(rows)
+    return grounds
 
 
 def _merit(layout: Layout) -> float:
@@ -85,16 +94,15 @@ def _top(group: str) -> str:
     return group.partition(".")[0]
 
 
-def _label(group: str, shared: set[str]) -> str:
+def _label(group: str, ground: str) -> str:
     """Words above a row: nothing that the ground it stands on says already."""
-    return group.partition(".")[2] if _top(group) in shared else group.removesuffix(".forward")
+    return group.partition(".")[2] if ground else group.removesuffix(".forward")
 
 
-def _node(row: Row, label: str, line: float, shared: set[str]) -> Node:
-    group = _top(row.group) if _top(row.group) in shared else ""
+def _node(row: Row, label: str, ground: str, line: float) -> Node:
     least = math.ceil(min(width_of(label, SMALL), LONGEST)) if label else 0.0
     widths = [math.ceil(max(LEAST, width_of(name_of(cell)) + 20)) for cell in row.cells]
-    return Node(_broken(widths, line), HEAD if label else 0.0, CELL, GAP, least, group)
+    return Node(_broken(widths, line), HEAD if label else 0.0, CELL, GAP, least, ground)
 
 
 def _broken(widths: list[float], line: float) -> tuple[tuple[float, ...], ...]:

@@ -171,6 +171,33 @@ def test_a_program_that_fails_is_named_and_the_next_one_is_tried(monkeypatch, tm
         layouts.lay_out((replace(node, least=99.0),), ())
 
 
+def test_the_turns_of_a_loop_are_rows_of_their_own():
+    ops = [made.source(0, "w"), made.op(1, "start", (0,), group="s")]
+    for turn in range(3):
+        i = len(ops)
+        ops.append(made.op(i, f"a{turn}", (i - 1,), line=2, group="f"))
+        ops.append(made.op(i + 1, f"b{turn}", (i,), line=3, group="g"))
+    assert [row[0] for row in names(made.report(ops))] == [
+        "start",
+        "a0",
+        "b0",
+        "a1",
+        "b1",
+        "a2",
+        "b2",
+    ]
+
+
+def test_a_very_long_program_is_drawn_without_a_part_of_its_middle():
+    ops = [made.source(0, "w"), *(made.op(i, f"op{i}", (i - 1,), line=i) for i in range(1, 900))]
+    program = fold(made.report(ops, born=450))
+    drawn = {cell.name for row in program.rows for cell in row.cells}
+    assert {"op1", "op449", "op450", "op899"} <= drawn
+    assert program.hidden == 899 - len(drawn) > 500
+    said = [getattr(i, "text", "") for i in graph_scene(made.report(ops, born=450)).items]
+    assert f"{program.hidden} ops in the middle are not drawn" in said
+
+
 def test_the_graph_says_itself_in_words():
     assert graph_scene(made.broken()).alt == (
         "Propagation graph of 5 ops in 3 lines: 2 NaN, 1 Inf, 2 with a sick gradient, 0 cut edges."
