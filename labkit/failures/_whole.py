@@ -9,6 +9,7 @@ from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.verdict import Verdict
 
 PART = 0.02  # of the true gradient's length: far above float32's rounding, below any lost path
+NOTHING = 1e-6  # of the longest gradient: a bias before BatchNorm has a true gradient of 0
 BY_NAME = {"_local_scalar_dense": "item", "detach": "detach", "tensor": "tensor"}
 
 Gradients = dict[str, Tensor]
@@ -27,7 +28,8 @@ def gradients(loss: Tensor, model: nn.Module) -> Gradients:
 def errors(mine: Gradients, truth: Gradients) -> dict[str, float]:
     """Length of each gradient's error, as a share of the true gradient's length."""
     lengths = {name: float(truth[name].norm()) for name in mine}
-    return {n: float((mine[n] - truth[n]).norm()) / lengths[n] for n in mine if lengths[n] > 0}
+    least = NOTHING * max(lengths.values(), default=0.0)
+    return {n: float((mine[n] - truth[n]).norm()) / lengths[n] for n in mine if lengths[n] > least}
 
 
 def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
@@ -37,7 +39,7 @@ def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
     Only who knows the true gradient can tell.
     """
     off = {name: error for name, error in errors(mine, truth).items() if error > PART}
-    if report.verdict != Verdict.HEALTHY or not off:
+    if report.verdict not in (Verdict.HEALTHY, Verdict.VANISHING) or not off:
         return report
     fates = tuple(replace(f, word="wrong") if f.name in off else f for f in report.parameters)
     cut = _first_cut(report)
@@ -49,11 +51,11 @@ def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
     )
 
 
-def blamed(op: Op, remark: str) -> Culprit:
-    """An op as the culprit."""
+def blamed(op: Op, remark: str, name: str = "") -> Culprit:
+    """An op as the culprit, under another name if one is given."""
     return Culprit(
         phase=op.phase,
-        op=_named(op),
+        op=name or _named(op),
         file=op.file,
         line=op.line,
         source=op.source,
