@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,8 @@ def test_a_path_of_one_machine_is_seen():
     assert not re.search(
         HOME, "see notebooks/home/x, /home/somebody and https://example.org/home/x"
     )
+
+
+def test_no_two_files_of_the_tests_have_one_name():
+    names = Counter(path.name for path in (ROOT / "tests").rglob("*.py"))
+    assert [name for name, n in names.items() if n > 1 and name != "conftest.py"] == []

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-import toy
+import toy_bench as toy
 from matplotlib.figure import Figure
 
 from labkit.bench import Bench
