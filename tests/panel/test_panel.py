@@ -59,7 +59,7 @@ def test_the_hand_turns_the_bench_and_sees_the_reading(bench, panel):
     assert bench.settings.shift == 90.0
     assert status(panel) == "inf"
     assert said(panel) == str(bench.reading)
-    assert panel.frame["code"] == bench.code() == "Bench('toy').turn(shift=90.0)"
+    assert panel.frame["code"] == bench.code() == "Bench('toy_bench').turn(shift=90.0)"
 
 
 def test_the_code_moves_the_panel(bench, panel):
@@ -172,7 +172,7 @@ def test_a_saved_notebook_gets_the_picture_and_stable_words(bench, panel):
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.model_id
     assert data["image/png"].startswith(b"\x89PNG")
     assert metadata["image/png"]["width"] > 400
-    assert data["text/plain"] == f"{bench.reading}\nBench('toy').turn(shift=90.0)"
+    assert data["text/plain"] == f"{bench.reading}\nBench('toy_bench').turn(shift=90.0)"
 
 
 def test_the_page_learns_the_knobs_from_the_knobs_alone(panel):
