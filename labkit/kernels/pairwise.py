@@ -62,29 +62,27 @@ def distance_sum(
         empty = (torch.zeros_like(c.points).t()[c.point_of] for c in (a, b))
         return 0.0, *(g if wanted else None for g, wanted in zip(empty, (to_a, to_b), strict=True))
     double = 2.0 if b is a else 1.0
+    to_p = torch.zeros_like(a.points) if to_a else None
+    to_q = to_p if b is a else torch.zeros_like(b.points) if to_b else None
     with torch.autocast(a.points.device.type, enabled=False):
-        unit = 2.0 ** _exponent(a.points, b.points)
-        p = a.points / unit
-        q = p if b is a else b.points / unit
-        to_p = torch.zeros_like(p) if to_a else None
-        to_q = to_p if b is a else torch.zeros_like(q) if to_b else None
-        total = _add_up(p, a.weight, q, b.weight, to_p, to_q, tiling)
+        total = _add_up(a.points, a.weight, b.points, b.weight, to_p, to_q, tiling)
     both = ((to_p, a), (to_q, b))
     gradients = (None if g is None else (g * double).t()[c.point_of] for g, c in both)
-    return total * double * unit, *gradients
+    return total * double, *gradients
 
 
-def _exponent(p: Tensor, q: Tensor) -> int:
-    """The power of two that brings the largest coordinate near 1: squares cannot overflow."""
+def _unit(p: Tensor, q: Tensor) -> float:
+    """The power of two in which the largest coordinate is near 1: squares cannot overflow."""
     top = max(float(p.abs().max()), float(q.abs().max()))
     limit = round(-log2(torch.finfo(p.dtype).tiny))
-    return max(-limit, min(limit, frexp(top)[1])) if 0 < top < inf else 0
+    return 2.0 ** max(-limit, min(limit, frexp(top)[1])) if 0 < top < inf else 1.0
 
 
 class _Side(NamedTuple):
     """Points (last axis) seen from a centre, and what their tiles have added to them so far.
 
-    `rows` are the coordinates p, then 1, then |p|². `sums` holds w, `pull` w · (other point).
+    `rows` are the coordinates p, in a unit, then 1, then |p|²; `points` are as they came, so that
+    no digit is lost. `sums` holds w = 1/d, `pull` w · (p of the other point).
     """
 
     points: Tensor
@@ -96,9 +94,9 @@ class _Side(NamedTuple):
     pull: Tensor | None
 
     @classmethod
-    def of(cls, points: Tensor, weight: Tensor, gradient: Tensor | None, centre: Tensor) -> "_Side":
+    def of(cls, points: Tensor, weight: Tensor, gradient, centre: Tensor, unit: float) -> "_Side":
         rows = points.new_empty(len(points) + 2, points.shape[1])
-        p = torch.sub(points, centre, out=rows[:-2])
+        p = torch.sub(points / unit, centre / unit, out=rows[:-2])
         rows[-2] = 1.0
         torch.sum(p * p, 0, out=rows[-1])
         sums = torch.zeros_like(weight, dtype=torch.float64)  # many terms of one sign
@@ -116,85 +114,108 @@ class _Side(NamedTuple):
             self.gradient.addcmul_(p, self.sums.to(p.dtype)).sub_(self.pull)
 
 
+class _Plan(NamedTuple):
+    """What all tiles share: one cloud or two, weights all 1, unit, memory, sizes."""
+
+    same: bool
+    plain: bool
+    unit: float
+    tile: Tensor
+    tiling: Tiling
+
+    def row_sums(self, w: Tensor, b: _Side) -> Tensor:
+        return w.sum(1) if self.plain else w @ b.weight  # sum rounds less where terms are alike
+
+    def column_sums(self, w: Tensor, a: _Side) -> Tensor:
+        return w.sum(0) if self.plain else a.weight @ w
+
+
 def _middle(p: Tensor) -> Tensor:
     """A point among the columns of `p` that a few far ones do not move."""
     return p[:, :: p.shape[1] // 32 + 1].median(1, keepdim=True).values
 
 
 def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
-    """The sum over all pairs of columns of p and q (where q is p: over one triangle)."""
-    same, centre = q is p, _middle(p)
-    a = _Side.of(p, wp, to_p, centre)
-    b = a if same else _Side.of(q, wq, to_q, centre)
+    """The sum over all pairs of columns of p and q; where q is p, of a column with later ones."""
+    centre, unit = _middle(p), _unit(p, q)
+    a = _Side.of(p, wp, to_p, centre, unit)
+    b = a if q is p else _Side.of(q, wq, to_q, centre, unit)
     tile = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
-    plain = bool((wp == 1).all() and (wq == 1).all())
+    plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, tile, tiling)
     blocks, total = b.cut(tiling.block), 0.0
     for i, block in enumerate(a.cut(tiling.block)):
-        first, own = i if same else 0, _middle(block.points)
+        first, own = i if plan.same else 0, _middle(block.points)
         spread = (block.points - own).square().sum(0).median()
         if not (own - centre).square().sum() > 4 * spread:
-            total += _strip(block, blocks[first:], same, plain, tile, tiling)
+            total += _strip(block, blocks[first:], plan)
             continue
         # a cluster far from the rest: seen from the centre, all of its own pairs would be near
-        here, others = (_Side.of(*side[:3], own) for side in (block, b))
-        total += _strip(here, others.cut(tiling.block)[first:], same, plain, tile, tiling)
+        here, others = (_Side.of(*side[:3], own, unit) for side in (block, b))
+        total += _strip(here, others.cut(tiling.block)[first:], plan)
         here.close()
         others.close()
-    a.close()
-    if not same:
-        b.close()
+    for side in (a,) if plan.same else (a, b):
+        side.close()
     return total
 
 
-def _strip(a: _Side, others: list[_Side], same: bool, plain: bool, tile: Tensor, tiling) -> float:
+def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
     """The sum over one block and the others; adds w and w · (other point) to both sides."""
     p, one, square = a.rows[:-2], a.rows[-2:-1], a.rows[-1:]
     left = torch.cat([-2 * p, square, one]).t().contiguous()
-    single = p.dtype == torch.float32
-    floor = torch.finfo(p.dtype).tiny * tiling.floor**2
-    near = (square[0] + floor) * (tiling.near if single else tiling.near_double)
+    limit = _limit(square[0], plan.tiling)
     pull, weighed = torch.zeros_like(p).t().contiguous(), a.weighed.contiguous()
     lengths, exact = torch.zeros_like(a.sums), 0.0
     for b in others:
-        diagonal = same and b is others[0]
+        diagonal = plan.same and b is others[0]
         half = 0.5 if diagonal else 1.0  # the diagonal tile holds each of its pairs twice
-        w = tile[: p.shape[1] * b.weight.shape[0]].view(p.shape[1], -1)
+        w = plan.tile[: p.shape[1] * b.weight.shape[0]].view(p.shape[1], -1)
         torch.mm(left, b.rows, out=w)
         if diagonal:
             w.fill_diagonal_(inf)
-        holes = None
-        rows = (w.amin(1) < near).nonzero()[:, 0]
-        if rows.shape[0]:
-            i, j = (w[rows] < near[rows, None]).nonzero(as_tuple=True)
-            if single and i.shape[0] > tiling.dense * w.numel():
-                exact += _in_double(a, b, diagonal, tiling)
+        near = _near(w, limit)
+        if near is not None:
+            if w.dtype == torch.float32 and near[0].shape[0] > plan.tiling.dense * w.numel():
+                exact += _in_double(a, b, diagonal, plan.tiling)
                 continue
-            holes = rows[i], j
-            exact += _subtracted(a, b, *holes, half, tiling.chunk)
-        _fill(w, diagonal, holes)
-        w.sqrt_()
-        lengths.add_(w.sum(1) if plain else w @ b.weight, alpha=half)
+            exact += _subtracted(a, b, *near, half, plan.tiling.chunk)
+        _clear(w, diagonal, near)
+        lengths.add_(plan.row_sums(w.sqrt_(), b), alpha=half)
         if a.pull is None and b.pull is None:
             continue
-        w.reciprocal_()
-        _fill(w, diagonal, holes)
+        _clear(w.reciprocal_(), diagonal, near)
         if a.pull is not None:
-            a.sums.add_(w.sum(1) if plain else w @ b.weight, alpha=half)
+            a.sums.add_(plan.row_sums(w, b), alpha=half)
             pull.addmm_(w, b.weighed.t(), alpha=half)
         if b.pull is not None:
-            b.sums.add_(w.sum(0) if plain else a.weight @ w, alpha=half)
+            b.sums.add_(plan.column_sums(w, a), alpha=half)
             b.pull.addmm_(weighed, w, alpha=half)
     if a.pull is not None:
         a.pull.add_(pull.t())
-    return float(lengths @ a.weight.double()) + exact
+    return float(lengths @ a.weight.double()) * plan.unit + exact
 
 
-def _fill(w: Tensor, diagonal: bool, holes: tuple[Tensor, Tensor] | None) -> None:
+def _limit(square: Tensor, tiling: Tiling) -> Tensor:
+    """The squared distance below which a pair of each point is near."""
+    share = tiling.near if square.dtype == torch.float32 else tiling.near_double
+    return share * (square + torch.finfo(square.dtype).tiny * tiling.floor**2)
+
+
+def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Rows and columns of the near pairs, if any."""
+    rows = (w.amin(1) < limit).nonzero()[:, 0]
+    if not rows.shape[0]:
+        return None
+    i, j = (w[rows] < limit[rows, None]).nonzero(as_tuple=True)
+    return rows[i], j
+
+
+def _clear(w: Tensor, diagonal: bool, near: tuple[Tensor, Tensor] | None) -> None:
     """Zeros for the pairs of a point with itself, and for those that were subtracted."""
     if diagonal:
         w.fill_diagonal_(0.0)
-    if holes is not None:
-        w[holes] = 0.0
+    if near is not None:
+        w[near] = 0.0
 
 
 def _in_double(a: _Side, b: _Side, same: bool, tiling: Tiling) -> float:

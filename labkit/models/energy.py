@@ -112,9 +112,9 @@ def energy_distance(x: Tensor, y: Tensor | Reference, *, biased: bool = False) -
     """
     x, y = sample(x), y if isinstance(y, Reference) else sample(y)
     fit(x, y, biased)
-    pair = (None, y) if isinstance(y, Reference) else (y, None)
     if not torch.is_grad_enabled():  # inputs may still ask for gradients, which cost time
-        x, pair = x.detach(), (None, y) if pair[0] is None else (y.detach(), None)
+        x, y = (s if isinstance(s, Reference) else s.detach() for s in (x, y))
+    pair = (None, y) if isinstance(y, Reference) else (y, None)
     return EnergyFunction.apply(x, *pair, biased)
 
 
