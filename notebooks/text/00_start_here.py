@@ -161,7 +161,10 @@ Panel(bench)
 # | what you see | go to |
 # |---|---|
 # | my loss is Inf, and soon everything is NaN | `22_exploding_logvar` |
-# | my loss is finite, but one layer never learns again | `22_exploding_logvar`, at the guide's clamp |
+# | my loss is finite, and after one step every parameter is NaN | `27_distance_at_zero` |
+# | my loss falls, but one layer never moves | `23_dead_clamp` |
+# | every gradient is alive, but one part of the loss gets no better | `11_no_grad` |
+# | I add up losses in a loop, and only the last one seems to count | `10_accumulation` |
 # | my own model went NaN | `labkit.trace(step, model=model)`, as above |
 #
 # 1. Zheng et al. (2017), Massively parallel digital transcriptional profiling of single cells, doi:10.1038/ncomms14049.
