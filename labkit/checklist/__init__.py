@@ -63,7 +63,7 @@ def checklist(
     """
     generators = list(generators)
     kept = Kept(model, optimizer)
-    with SameNoise(model, generators) as start:
+    with SameNoise(model, generators):
         batches, validation = list(islice(train, steps)), list(valid)
         if not batches:
             raise ValueError("train: expected at least one batch; got none")
@@ -71,7 +71,6 @@ def checklist(
             return _Check(step, model, optimizer, data, slope, generators).all(batches, validation)
         finally:
             kept.put_back()
-            start.again()
 
 
 class _Check:

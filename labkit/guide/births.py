@@ -50,7 +50,7 @@ class _Window(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tool = tool_of(func)
-        if tool is None or tool.quiet or tool.unset or tool.made or tool.read:
+        if tool is None or tool.quiet or tool.unset or tool.read:
             return func(*args, **kwargs)
         if self.count >= self.stop:
             raise _Enough
@@ -58,7 +58,7 @@ class _Window(TorchDispatchMode):
         if self.count <= self.start:
             return func(*args, **kwargs)
         given = [*leaves(args), *leaves(kwargs)]
-        before = None if _infinite_scalar(args) else _all_finite(given)
+        before = None if _infinite_scalar((*args, *kwargs.values())) else _all_finite(given)
         told = tuple(check_tensor(t) for _, t in given) if self._last else ()
         out = func(*args, **kwargs)
         after = _all_finite(leaves(out))

@@ -11,6 +11,7 @@ from originals import original
 from torch import nn
 
 from labkit.guide import check_gradient_flow
+from labkit.guide.slope import slope_ratio
 
 theirs = original("check_gradient_flow")
 
@@ -96,6 +97,15 @@ def test_half_a_path_that_is_cut_is_told(capsys):
     found = check_gradient_flow(model, loss=loss, slope=0.1)
     assert {line.name for line in found.odd} == {"0.weight", "0.bias"}
     assert "part of a path is cut" in found["0.bias"].text
+
+
+def test_the_length_of_the_step_is_chosen():
+    w = torch.ones(1, dtype=torch.float64)
+    steep = slope_ratio(lambda: (1e3 * (w - 1)).sin().sum(), [w], [torch.full_like(w, 1e3)])
+    assert steep == pytest.approx(1.0, abs=0.01)
+    assert slope_ratio(lambda: w.sum() * 0.0 + 1.0, [w], [torch.ones_like(w)]) == 0.0
+    assert slope_ratio(lambda: w.sum(), [w], [torch.full_like(w, 1e-30)]) is None
+    assert w.item() == 1.0
 
 
 def test_before_the_first_backward_one_line_says_so(capsys):

@@ -48,6 +48,7 @@ def test_the_mean_of_finite_numbers_is_finite():
     t = torch.tensor([3e38, 3e38])
     assert "mean=inf" in theirs(t)
     assert "mean=3.00e+38" in check_tensor(t)
+    assert "mean=2.00e+00" in check_tensor(torch.tensor([1.0, NAN, 3.0, -INF]))
 
 
 def test_zeros_are_counted():

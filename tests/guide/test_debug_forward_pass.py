@@ -128,9 +128,22 @@ def test_a_mask_of_infinities_is_no_birth():
     def program():
         scores = torch.zeros(3, 3) + torch.full((3, 3), -math.inf).triu(1)
         scores = scores.softmax(-1).masked_fill(torch.eye(3) > 0, -math.inf)
+        scores = torch.nn.functional.pad(scores, (0, 1), value=-math.inf)
         return (scores.exp() - 0.5).log()  # NaN, here
 
     assert first_birth(program).op == "log"
+
+
+def test_memory_that_is_not_yet_written_is_no_birth():
+    def program():
+        return torch.ones(3).new_empty(3).fill_(1.0).log()
+
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    try:
+        assert torch.empty(3).isnan().all()
+        assert first_birth(program) is None
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, 63, 64, 99])

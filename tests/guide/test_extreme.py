@@ -62,6 +62,11 @@ def test_the_dead_parameters_are_named(capsys):
         guide.test_extreme_inputs(made(15.0), loss_of, sweep={})
 
 
+def test_what_lives_in_the_sweep_alone_is_dead():
+    with pytest.raises(AssertionError, match="zero gradient on every input"):
+        guide.test_extreme_inputs(made(15.0), loss_of, sweep={"encoder.fc_logvar.bias": (0.0,)})
+
+
 def test_a_fresh_guided_model_passes_theirs_but_not_the_sweep():
     model = made()
     theirs(0.0, loss_of)
