@@ -156,7 +156,7 @@ def profile(form: str, shifts=range(13)) -> tuple[list[float], list[float]]:
 def training(form: str, shift: float = 12.0, steps: int = 60) -> tuple[list[float], list[float]]:
     """Train from a shifted log r: the loss that is reported at each step, and the true one."""
     model, cells = _prepared(shift, "float32")
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     reported, true = [], []
     for _ in range(steps):
         with torch.no_grad():
