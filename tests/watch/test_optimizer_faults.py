@@ -94,6 +94,24 @@ def test_the_last_steps_are_verified_when_the_watch_closes():
     assert [(t.step, t.seen) for t in watched.triggers] == [(21, 22)]
 
 
+def test_random_numbers_go_on_behind_a_redo():
+    def drawn(watching):
+        torch.manual_seed(0)
+        leaf = torch.nn.Parameter(torch.ones(3))
+        optimizer, numbers = adam([leaf]), []
+        watched = watch(None, optimizer, on_trigger="skip", every=EVERY, folder=None)
+        for number in watched.over(range(13)) if watching else range(13):
+            optimizer.zero_grad()
+            (leaf * torch.rand(3)).sum().mul(1e22 if number == 7 else 1.0).backward()
+            optimizer.step()
+            numbers = numbers if watched.replaying else [*numbers, torch.get_rng_state().tolist()]
+        watched.close()
+        assert len(watched.triggers) == watching
+        return numbers
+
+    assert drawn(watching=True) == drawn(watching=False)
+
+
 def test_a_loop_that_is_left_is_verified_too():
     training = Spoiled(adam, scale=1e22)
     watched = watch(training.model, training.optimizer, every=EVERY, folder=None)

@@ -207,6 +207,18 @@ def test_a_batch_that_is_overwritten():
     assert told[False].remarks[1] == "not reproduced: the step ran well when it was run again"
 
 
+def test_a_copied_batch_is_still_the_culprit():
+    model, optimizer = made()
+    watched = watch(model, optimizer, safe=True, on_trigger="skip", folder=None)
+    for batch in watched.over(batches(4, bad=2)):
+        optimizer.zero_grad()
+        model(batch).square().mean().backward()
+        optimizer.step()
+    watched.close()
+    culprit = watched.triggers[0].report.culprit
+    assert (culprit.phase, culprit.name) == ("input", "batch")
+
+
 def test_what_is_not_kept_is_said():
     model = nn.Linear(3, 1)
     optimizer, calls = torch.optim.SGD(model.parameters(), 0.1), []
