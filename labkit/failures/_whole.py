@@ -39,16 +39,23 @@ def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
     Only who knows the true gradient can tell.
     """
     off = {name: error for name, error in errors(mine, truth).items() if error > PART}
-    if report.verdict not in (Verdict.HEALTHY, Verdict.VANISHING) or not off:
+    if report.verdict not in (Verdict.HEALTHY, Verdict.WRONG, Verdict.VANISHING) or not off:
         return report
     fates = tuple(replace(f, word="wrong") if f.name in off else f for f in report.parameters)
+    if report.verdict == Verdict.WRONG:  # the tracer knows the culprit, and not yet whom it harms
+        return replace(report, parameters=fates)
     cut = _first_cut(report)
-    remark = f"gradients alive, and wrong by up to {max(off.values()):.0%}"
+    remark = f"gradients alive, and wrong by up to {share(max(off.values()))}"
     links = (Link("cut", cut.index, f"{_named(cut)} at {cut.place}"),)
-    links += tuple(Link("harmed", None, f"{name}: wrong by {off[name]:.0%}") for name in off)
+    links += tuple(Link("harmed", None, f"{name}: wrong by {share(off[name])}") for name in off)
     return replace(
         report, verdict=Verdict.WRONG, culprit=blamed(cut, remark), parameters=fates, chain=links
     )
+
+
+def share(part: float) -> str:
+    """A share in percent, to one digit: what training made of the weights decides the others."""
+    return f"{float(f'{part:.1g}'):.0%}"
 
 
 def blamed(op: Op, remark: str, name: str = "") -> Culprit:

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells, load_pbmc
 from labkit.failures._held import Held
-from labkit.failures._whole import Gradients, blamed, gradients, judged
+from labkit.failures._whole import Gradients, blamed, gradients, judged, share
 from labkit.models.likelihood import kl_standard_normal, nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, embed, sample_z
 from labkit.probes.report import Op, Report
@@ -217,7 +217,7 @@ def _digits_kept(report: Report, reference: float, dtype: str) -> Report:
     if off <= max(CLOSE, ROUNDINGS * torch.finfo(getattr(torch, dtype)).eps):
         return report
     lost, op = max((_lost(op), op.index) for op in report.ops if op.phase == "forward")
-    remark = f"the mean is {off:.1%} off"
+    remark = f"the mean is {share(off)} off"
     if lost > 0:
         total, term = (stats.low for stats in report.ops[op].inputs)
         remark = f"{total:g} + {term:g} gave {report.ops[op].outputs[0].low:g}; {remark}"

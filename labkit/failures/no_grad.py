@@ -183,7 +183,7 @@ def live_parts(passes: int = 20) -> dict[str, tuple[float, float]]:
             for _ in range(passes):
                 norm(z)
             zeroed = float((drop(torch.ones_like(z)) == 0).float().mean())
-            found[mode] = (round(float(norm.running_mean.norm()), 2), round(zeroed, 2))
+            found[mode] = (round(float(norm.running_mean.norm()), 1), round(zeroed, 1))
     return found
 
 
