@@ -16,11 +16,9 @@ const picture = (attributes) => {
   return node;
 };
 
-let panels = 0;
-
 function render({ model, el }) {
   const spec = model.get("spec");
-  const prefix = `lk${(panels += 1)}`;
+  const prefix = `lk${Math.random().toString(36).slice(2)}`; // ids of this view on its page
   const update = []; // called after every change, each with one part of the page to renew
 
   const set = (change) => {
@@ -175,7 +173,7 @@ function render({ model, el }) {
 
   /* pointing ---------------------------------------------------------------------------- */
 
-  const detail = make("div", { class: "lk-detail", "aria-live": "polite" });
+  const detail = make("div", { class: "lk-detail" });
   const point = (op) => {
     if (op === model.get("pointed")) return;
     model.set("pointed", op);
@@ -190,6 +188,7 @@ function render({ model, el }) {
 
   const explain = () => {
     const { words: lines = [], cell = -1 } = model.get("detail");
+    detail.setAttribute("aria-live", document.activeElement === graph ? "polite" : "off");
     detail.replaceChildren(...lines.map((line) => make("p", {}, line)));
     for (const node of graph.querySelectorAll(".lk-ring")) node.remove();
     const here = graph.querySelector(`[data-op="${cell}"]`);

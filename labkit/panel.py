@@ -17,7 +17,7 @@ from labkit.bench import Bench, Knob, Reading
 from labkit.draw import draw_picture, live
 
 HERE = Path(__file__).parent
-DARK = '[data-jp-theme-light="false"] '  # JupyterLab's mark of a dark theme
+DARK = ':is([data-jp-theme-light="false"], .vscode-dark) '  # how a page says that it is dark
 
 
 class Panel(anywidget.AnyWidget):
@@ -68,6 +68,7 @@ class Panel(anywidget.AnyWidget):
             self.settings = asdict(reading.settings)
             if live.topology(reading.report) != self.graph.get("id"):
                 self.graph = live.graph(reading.report)
+                self.pointed = -1  # its ops have other numbers
             self.frame = {**live.frame(reading), "code": self.bench.code()}
             self.detail = live.detail(reading.report, self.pointed)
 

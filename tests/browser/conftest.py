@@ -1,15 +1,16 @@
 """One JupyterLab and one Chromium for all browser tests."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
 import pytest
+from hand import FAILURES, SCREENSHOTS
 from playwright.sync_api import sync_playwright
 from real_lab import KERNEL, Lab, command, open_notebook, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
-SCREENSHOTS = ROOT / "screenshots"
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -17,14 +18,21 @@ ARGUMENTS = [
     "--font-render-hinting=none",
 ]
 SIZE = {"width": 1280, "height": 800}
+PANEL = 'Panel(Bench("{}"))'
 CELLS = (
     "from labkit.bench import Bench\n"
     "from labkit.panel import Panel\n"
     'bench = Bench("exploding_logvar")\n'
     "panel = Panel(bench)",
     "panel",
-    'Panel(Bench(__import__("toy")))',
+    'Panel(Bench(__import__("toy_bench")))',
 )
+
+
+def write(path: Path, sources: Iterable[str]) -> None:
+    """A notebook of these cells."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL}), path)
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +41,9 @@ def lab(tmp_path_factory):
     server = Lab(tmp_path_factory.mktemp("lab"))
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, server.notebooks)
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-    nbformat.write(notebook, server.notebooks / "only_panels.ipynb")
-    shutil.copy(ROOT / "tests" / "panel" / "toy.py", server.notebooks)
+    write(server.notebooks / "only_panels.ipynb", CELLS)
+    write(server.notebooks / "every_failure.ipynb", [CELLS[0], *map(PANEL.format, FAILURES)])
+    shutil.copy(ROOT / "tests" / "panel" / "toy_bench.py", server.notebooks)
     yield server
     server.close()
 
@@ -51,9 +58,14 @@ def browser(chromium):
 
 
 @pytest.fixture(scope="session")
-def new_page(browser):
+def contexts():
+    """Every browser context that was opened; the last page is the one at work."""
+    return []
+
+
+@pytest.fixture(scope="session")
+def new_page(browser, contexts):
     """Opens a page of its own; errors of the page's scripts are kept in ``page.errors``."""
-    contexts = []
 
     def new(scale: float = 1.0):
         context = browser.new_context(viewport=SIZE, device_scale_factor=scale)
@@ -72,9 +84,32 @@ def new_page(browser):
 @pytest.fixture(scope="session")
 def opened(lab, new_page):
     """The notebook with nothing but panels, run."""
-    page = new_page()
-    open_notebook(page, lab, "only_panels.ipynb", "panel")
+    return with_panels(new_page(), lab, "only_panels", 2)
+
+
+@pytest.fixture(scope="session")
+def every(lab, new_page):
+    """A notebook with the panel of each failure mode, run."""
+    return with_panels(new_page(), lab, "every_failure", len(FAILURES))
+
+
+def with_panels(page, lab, name: str, number: int):
+    """Open a notebook, run it and wait until its panels are there."""
+    open_notebook(page, lab, f"{name}.ipynb", name)
     command(page, "application:toggle-left-area")
     run_all(page)
-    page.wait_for_function("document.querySelectorAll('.lk-panel').length === 2")
+    count = "(number) => document.querySelectorAll('.lk-panel').length === number"
+    page.wait_for_function(count, arg=number)
     return page
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keep what the eye saw when a test failed."""
+    report = yield
+    if report.failed:
+        SCREENSHOTS.mkdir(exist_ok=True)
+        pages = [page for context in item.funcargs.get("contexts", ()) for page in context.pages]
+        for number, page in enumerate(pages):
+            page.screenshot(path=SCREENSHOTS / f"failed_{item.name}_{number}.png")
+    return report

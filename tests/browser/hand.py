@@ -4,6 +4,9 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from labkit import failures
+
+FAILURES = failures.names()
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "screenshots"
 TURNED_MS = 15_000  # a turn takes 0.1 s; this is for a machine that does ten other things
 
@@ -35,6 +38,29 @@ class Hand:
         """Wait until the badge shows one of these verdicts."""
         found = ", ".join(f'[data-status="{verdict}"]' for verdict in verdicts)
         expect(self.panel.locator(found)).to_have_count(1, timeout=TURNED_MS)
+
+    def unwell(self) -> None:
+        """Wait until the badge shows anything but healthy, and no error."""
+        bad = '[data-status]:not([data-status="healthy"], [data-status="error"])'
+        expect(self.panel.locator(bad)).to_have_count(1, timeout=TURNED_MS)
+
+    def controls(self) -> dict[str, float | str]:
+        """Where every control stands: a share of the track, or the option that is chosen."""
+        return self.panel.evaluate(
+            """(panel) => Object.fromEntries(
+              [...panel.querySelectorAll('[data-knob]')]
+                .filter((it) => it.type === 'range' || it.checked)
+                .map((it) => [it.dataset.knob, it.max ? it.value / it.max : it.value]))"""
+        )
+
+    def move_to(self, wanted: dict[str, float | str]) -> None:
+        """Bring every control by hand to where it shall stand: sliders with the mouse."""
+        for knob, value in self.controls().items():
+            if value != wanted[knob] and isinstance(value, str):
+                group = self.panel.get_by_role("radiogroup", name=knob)
+                group.get_by_label(wanted[knob], exact=True).check()
+            elif value != wanted[knob]:
+                self.drag(knob, value, wanted[knob])
 
     def grip(self, name: str, share: float) -> tuple[float, float]:
         """A point on a slider's track, in pixels."""
