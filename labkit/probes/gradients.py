@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labkit.probes.events import Event
 from labkit.probes.frames import Place
-from labkit.probes.measure import measure
+from labkit.probes.measure import measure, respan
 from labkit.probes.stats import Stats, histogram
 from labkit.probes.tape import Tape
 
@@ -43,6 +43,8 @@ class Gradients:
         self.handles: list = []
         self.feeders: dict = {}  # node -> events that sent it a gradient
         self.seen: dict[int, tuple] = {}  # gradients measured in this backward
+        self.held: dict[tuple, Stats] = {}  # the same by storage: what views and leaves share
+        self.storages: list = []  # weak handles: these addresses stay theirs
         self.unsettled = False
         self.running = 0  # backward calls under way
         self.python: list[tuple] = []  # node, event: operators run by Python inside a node
@@ -113,9 +115,33 @@ class Gradients:
         found = self.seen.get(id(grad))
         if found is not None and found[0]() is grad and found[1] == grad._version:
             return found[2]
-        stats = measure(grad, counted=0)
+        stats = self._shared(grad)
         self.seen[id(grad)] = (weakref.ref(grad), grad._version, stats)
         return stats
+
+    def _shared(self, grad: Tensor) -> Stats:
+        """A transposed view, or a leaf that takes the gradient over, holds the same entries."""
+        whole = grad.layout is torch.strided and (
+            grad.is_contiguous() or (grad.dim() == 2 and grad.t().is_contiguous())
+        )
+        if not whole:
+            return measure(grad, counted=0)
+        storage = grad.untyped_storage()
+        key = (storage._cdata, grad._version, grad.dtype, grad.data_ptr(), grad.numel())
+        found = self.held.get(key)
+        if found is not None and not found.bad:
+            return respan(found, tuple(grad.shape))
+        if found is None:
+            self.storages.append(storage._weak_ref())
+        stats = self.held[key] = measure(grad, counted=0)
+        return stats
+
+    def _forget(self) -> None:
+        for handle in self.storages:
+            torch.UntypedStorage._free_weak_ref(handle)
+        self.storages.clear()
+        self.held.clear()
+        self.seen.clear()
 
     def settle(self) -> None:
         """After a backward: look at what arrived on the leaves."""
@@ -125,7 +151,7 @@ class Gradients:
             leaf = node.variable
             if leaf is not None and leaf.grad is not None:
                 self._arrived(node, leaf, feeders)
-        self.seen.clear()
+        self._forget()
 
     def _arrived(self, node, leaf: Tensor, feeders: list) -> None:
         tape = self.tape
@@ -173,6 +199,7 @@ class Gradients:
 
     def turn(self) -> None:
         """A new step: forget the graphs of the last one, so that their memory can go."""
+        self._forget()
         self.nodes.clear()
         self.python.clear()
         self.feeders.clear()
@@ -182,4 +209,3 @@ class Gradients:
 
     def close(self) -> None:
         self.turn()
-        self.seen.clear()

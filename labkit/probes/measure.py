@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from labkit.probes.stats import Stats
+from labkit.probes.stats import Stats, zeros
 
 COUNTED = 1 << 16  # entries up to which zeros and the smallest magnitude are always counted
 
@@ -57,7 +57,7 @@ def _measure(tensor: Tensor, shape: tuple, name: str, counted: int) -> Stats:
         return _one(tensor.item(), shape, name)
     if size == 0 or tensor.dtype is torch.bool:
         return Stats(shape, name, size)
-    low, high = torch.aminmax(tensor)
+    low, high = torch.aminmax(packed(tensor))
     low, high = low.item(), high.item()
     if not (-math.inf < low <= high < math.inf):
         return _sick(tensor, shape, name)
@@ -71,6 +71,22 @@ def _measure(tensor: Tensor, shape: tuple, name: str, counted: int) -> Stats:
         return Stats(shape, name, size, low=low, high=high, large=large, counted=False)
     zero, small = _smallest(tensor)
     return Stats(shape, name, size, 0, 0, 0, zero, low, high, small, large)
+
+
+def packed(tensor: Tensor) -> Tensor:
+    """The same entries in the order in which they lie in memory, repeated ones once.
+
+    A reduction that does not care about order reads a transposed tensor three times as fast so.
+    """
+    if tensor.is_contiguous():
+        return tensor
+    sides = [(step, side) for step, side in zip(tensor.stride(), tensor.shape, strict=True) if step]
+    total = 1
+    for step, side in sorted(side for side in sides if side[1] > 1):
+        if step != total:
+            return tensor.as_strided([s for _, s in sides], [s for s, _ in sides])
+        total *= side
+    return tensor.as_strided((total,), (1,))
 
 
 def _one(value: float | bool, shape: tuple, name: str) -> Stats:
@@ -96,7 +112,7 @@ def _smallest(tensor: Tensor) -> tuple[int, float]:
     bits = tensor.contiguous().view(whole).bitwise_and(mask).sub_(1).bitwise_and_(mask)
     near, far = torch.aminmax(bits)
     small = near.add_(1).view(tensor.dtype).item()
-    zero = int(tensor.numel() - torch.linalg.vector_norm(tensor, 0).item()) if far == mask else 0
+    zero = zeros(tensor) if far == mask else 0
     return zero, small
 
 

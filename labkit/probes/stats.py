@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 PART = 1 << 16  # entries that are binned at a time
+LANES = 4  # copies of the bins: neighbours of one decade need not wait for each other
 DECADES = range(-46, 40)  # float32 reaches from 1.4e-45 (subnormal) to 3.4e38
 
 
@@ -107,16 +109,31 @@ def _part(values: torch.Tensor, tiny: float) -> tuple[torch.Tensor, int, int, in
         # The logarithm of a zero or a subnormal is slow: first take all of them for the smallest
         # normal number, and look again only where some lie in its decade that are not zero.
         floor = max(tiny, 10.0 ** (DECADES.start + 1))
-        decades = _bins(sizes.clamp(min=floor), normal=True)
+        decades = _bins(sizes.clamp_(min=floor), normal=True)
         lowest = math.floor(math.log10(floor)) - DECADES.start
         held = decades[lowest].item()
-        if not held or held == values.numel() - torch.linalg.vector_norm(values, 0).item():
+        if not held or held == zeros(values):
             decades[lowest] = 0
             return decades, 0, 0, 0, 0
+        sizes = values.abs()
     nan = int(values.isnan().sum())
     pos_inf, neg_inf = int((values == math.inf).sum()), int((values == -math.inf).sum())
     subnormal = int(((sizes < tiny) & (values != 0)).sum())
     return _bins(sizes), nan, pos_inf, neg_inf, subnormal
+
+
+def zeros(values: torch.Tensor) -> int:
+    """Number of zeros; written as float32, ones add up exactly to 2**24 and fast."""
+    if values.numel() > 1 << 24:
+        return values.numel() - int(values.count_nonzero())
+    found = torch.empty(values.shape, dtype=torch.float32, device=values.device)
+    return int(torch.eq(values, 0, out=found).sum())
+
+
+@cache
+def _lanes(device: torch.device) -> torch.Tensor:
+    """What numbers the decades from 0, in as many copies of the bins as there are lanes."""
+    return torch.arange(PART, device=device) % LANES * float(len(DECADES)) - DECADES.start
 
 
 def _bins(sizes: torch.Tensor, normal: bool = False) -> torch.Tensor:
@@ -124,7 +141,9 @@ def _bins(sizes: torch.Tensor, normal: bool = False) -> torch.Tensor:
 
     `normal`: float32 without zeros, NaN or infinities, so that nothing has to be left out.
     """
-    decade = sizes.log10_().floor_().sub_(DECADES.start)
+    decade = sizes.log10_().floor_()
     if not (normal and decade.dtype is torch.float32):
-        decade = decade[decade.isfinite()].clamp(0, len(DECADES) - 1)
-    return torch.bincount(decade.int(), minlength=len(DECADES)).double()
+        decade = decade[decade.isfinite()].clamp(DECADES.start, DECADES.stop - 1)
+    bins = decade.add_(_lanes(decade.device)[: len(decade)]).int()
+    counts = torch.bincount(bins, minlength=LANES * len(DECADES))
+    return counts.view(LANES, -1).sum(0).double()
