@@ -31,7 +31,7 @@ MODELS = {
     "NB-VAE, 256 cells x 2000 genes": (lambda: vae(256, 2000, 128), 1),
     "transformer block, 16 x 96 tokens": (transformer, 1),
     "NB-VAE, 64 cells x 765 genes": (lambda: vae(64, 765, 64), 2),
-    "NB-VAE, 64 cells x 500 genes": (lambda: vae(64, 500, 64), 2),
+    "NB-VAE, 64 cells x 400 genes": (lambda: vae(64, 400, 64), 2),
     "tiny VAE, 32 cells x 200 genes": (lambda: vae(32, 200, 32), 4),
 }
 WAYS = ("plain", "plain again", "watched")

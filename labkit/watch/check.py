@@ -9,7 +9,6 @@ from torch import Tensor
 _ORDINARY = {torch.float32, torch.float64, torch.bfloat16, torch.float16}
 
 
-@torch.no_grad()
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Are all entries finite? Looks at one sum per tensor, and closer only where that is not.
 

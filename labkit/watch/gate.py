@@ -67,6 +67,7 @@ class Gate:
         """
         self.running, self.refuse = True, refuse
         self.loss: Tensor | None = None
+        self._loss_seen = False  # with the gradients
         self.trouble = ""  # what was found first, in words
         self.passed = 0  # optimizer steps that were let through
         self._hashed: tuple[tuple[str, str], ...] = ()
@@ -85,7 +86,9 @@ class Gate:
 
     def judge_loss(self) -> None:
         """At the end of a run: a loss that is not finite is trouble, whatever the gradients."""
-        if not self.trouble and self.loss is not None and not all_finite([self.loss]):
+        if self.trouble or self.loss is None or self._loss_seen:
+            return
+        if not all_finite([self.loss]):
             self.trouble = f"not finite: {bad_names({'loss': self.loss})[0]}"
 
     @property
@@ -127,6 +130,7 @@ class Gate:
             self.loss, self.trouble = None, ""
         leaves = [leaf for leaf in owned(optimizer) if leaf.grad is not None]
         seen = [leaf.grad for leaf in leaves]
+        self._loss_seen = self.loss is not None
         good = not self.trouble and all_finite(seen if self.loss is None else [*seen, self.loss])
         if good or not self.refuse:
             self.passed += 1

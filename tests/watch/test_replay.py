@@ -1,6 +1,7 @@
 """The replay is the same step, to the bit, and names the line."""
 
 import math
+import random
 from collections import namedtuple
 
 import numpy as np
@@ -233,3 +234,24 @@ def test_what_is_not_kept_is_said():
     assert not trigger.reproduced
     assert "not reproduced" in str(trigger)
     assert len(calls) == 4
+
+
+@pytest.mark.parametrize("draw", [np.random.randn, lambda: random.gauss(0, 1), random.random])
+def test_a_normal_number_that_waits_in_its_generator_is_put_back(draw):
+    def seed():
+        np.random.seed(3)
+        random.seed(3)
+
+    leaf, seen = nn.Parameter(torch.ones(3)), []
+    optimizer = torch.optim.SGD([leaf], 0.1)
+    seed()
+    watched = watch(None, optimizer, on_trigger="skip", folder=None)
+    for number in watched.over(range(6)):  # normal numbers are made in pairs, the second is kept
+        optimizer.zero_grad()
+        seen.append(draw())
+        (leaf * seen[-1] * (math.nan if number in (2, 3) else 1.0)).sum().backward()
+        optimizer.step()
+    watched.close()
+    assert [seen[2], seen[4]] == [seen[3], seen[5]]
+    seed()
+    assert [*seen[:3], seen[4], *seen[6:]] == [draw() for _ in range(6)]
