@@ -28,7 +28,7 @@ class Held:
             self.result = work()
 
     def _save(self, tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
+        saved = _Saved(tensor.detach())  # an output that kept its graph would keep itself
         if not isinstance(tensor, torch.nn.Parameter):
             self._count(tensor.nbytes)
             weakref.finalize(saved, self._count, -tensor.nbytes)

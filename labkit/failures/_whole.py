@@ -39,10 +39,12 @@ def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
     Only who knows the true gradient can tell.
     """
     off = {name: error for name, error in errors(mine, truth).items() if error > PART}
-    if report.verdict not in (Verdict.HEALTHY, Verdict.WRONG, Verdict.VANISHING) or not off:
+    told = (Verdict.WRONG, Verdict.SEVERED)  # the tracer has the culprit, not all whom it harms
+    if report.verdict not in (Verdict.HEALTHY, Verdict.VANISHING, *told) or not off:
         return report
-    fates = tuple(replace(f, word="wrong") if f.name in off else f for f in report.parameters)
-    if report.verdict == Verdict.WRONG:  # the tracer knows the culprit, and not yet whom it harms
+    alive = {f.name for f in report.parameters if f.word in ("ok", "vanishing")} & off.keys()
+    fates = tuple(replace(f, word="wrong") if f.name in alive else f for f in report.parameters)
+    if report.verdict in told:
         return replace(report, parameters=fates)
     cut = _first_cut(report)
     remark = f"gradients alive, and wrong by up to {share(max(off.values()))}"
