@@ -55,13 +55,14 @@ function render({ model, el }) {
       oninput: () => set({ [knob.name]: value(Number(input.value)) }),
     });
     const shown = make("span", { class: "lk-value" });
-    const marks = knob.marks.map((m) => {
-      const at = make("button", {
-        class: "lk-mark", tabindex: -1, title: `${knob.name} = ${text(m.value)}`,
-        style: `left:${(100 * (m.value - knob.low)) / (knob.count * knob.step)}%`,
-        onclick: () => set({ [knob.name]: m.value }),
-      }, m.words);
-      return at;
+    const marks = knob.marks.map((mark, i) => {
+      const [before, after] = [knob.marks[i - 1]?.share ?? -1, knob.marks[i + 1]?.share ?? 2];
+      const tight = { left: mark.share < 0.1 || mark.share - before < 0.2, right: mark.share > 0.9 || after - mark.share < 0.2 };
+      return make("button", {
+        class: `lk-mark ${tight.left ? "lk-start" : tight.right ? "lk-end" : ""}`,
+        tabindex: -1, title: `${knob.name} = ${text(mark.value)}`, style: `left:${100 * mark.share}%`,
+        onclick: () => set({ [knob.name]: mark.value }),
+      }, mark.words);
     });
     update.push((settings) => {
       const number = settings[knob.name];
@@ -127,11 +128,11 @@ function render({ model, el }) {
   const gradients = picture({ class: "lk-gradients", role: "img", "font-size": 11 });
   let keyed = new Map();
   let view = { x: 0, y: 0, zoom: 1 };
-  let size = { width: 1, height: 1 };
+  let size = { x: 0, width: 1, height: 1 };
 
   const look = () => {
     const [w, h] = [size.width / view.zoom, size.height / view.zoom];
-    view.x = Math.min(Math.max(view.x, -w / 2), size.width - w / 2);
+    view.x = Math.min(Math.max(view.x, size.x - w / 2), size.x + size.width - w / 2);
     view.y = Math.min(Math.max(view.y, -h / 2), size.height - h / 2);
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${w} ${h}`);
   };
@@ -140,7 +141,7 @@ function render({ model, el }) {
     const middle = [view.x + size.width / view.zoom / 2, view.y + size.height / view.zoom / 2];
     view = factor
       ? { x: middle[0] - size.width / next / 2, y: middle[1] - size.height / next / 2, zoom: next }
-      : { x: 0, y: 0, zoom: 1 };
+      : { x: size.x, y: 0, zoom: 1 };
     look();
   };
   const pan = (dx, dy) => { view.x += dx; view.y += dy; look(); };
@@ -156,7 +157,8 @@ function render({ model, el }) {
     const drawn = model.get("graph");
     if (drawn.id === plan) return;
     plan = drawn.id;
-    size = { width: drawn.width || 1, height: drawn.height || 1 };
+    const width = Math.max(drawn.width, 430); // a small graph keeps its letters small
+    size = { x: (drawn.width - width) / 2, width, height: Math.max(drawn.height, 500) };
     draw(graph, drawn);
     keyed = new Map([...graph.querySelectorAll("[data-key]")].map((node) => [node.dataset.key, node]));
     zoom(0);

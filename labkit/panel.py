@@ -17,6 +17,7 @@ from labkit.bench import Bench, Knob, Reading
 from labkit.draw import draw_picture, live
 
 HERE = Path(__file__).parent
+ENDS = ("healthy", "broken")  # the cases that a track names first
 DARK = ':is([data-jp-theme-light="false"], .vscode-dark) '  # how a page says that it is dark
 
 
@@ -102,16 +103,26 @@ def _knob(knob: Knob, cases: dict[str, dict]) -> dict[str, Any]:
     words = {"name": knob.name, "help": knob.help, "unit": knob.unit}
     if knob.options:
         return {**words, "options": list(knob.options)}
-    marks: dict[float, list[str]] = {}
-    for case, settings in cases.items():
-        marks.setdefault(settings[knob.name], []).append(case)
     return {
         **words,
         "low": knob.low,
         "step": knob.step,
         "count": round((knob.high - knob.low) / knob.step),
-        "marks": [{"value": value, "words": ", ".join(names)} for value, names in marks.items()],
+        "marks": _marks(knob, cases),
     }
+
+
+def _marks(knob: Knob, cases: dict[str, dict]) -> list[dict[str, Any]]:
+    """Where the cases stand on the track; none where they all stand at one place."""
+    places: dict[float, list[str]] = {}
+    for case, settings in cases.items():
+        places.setdefault(settings[knob.name], []).append(case)
+    ends = {value: [n for n in names if n in ENDS] or names for value, names in places.items()}
+    marks = [
+        {"value": value, "share": (value - knob.low) / (knob.high - knob.low), "words": words}
+        for value, words in sorted((value, ", ".join(names)) for value, names in ends.items())
+    ]
+    return marks if len(marks) > 1 else []
 
 
 def _card(failure: Any) -> list[list[str]]:

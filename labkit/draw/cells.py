@@ -38,6 +38,13 @@ def severed_parameters(report: Report) -> frozenset[int]:
     return frozenset(op.index for op in report.ops if op.kind == "parameter" and op.name in lost)
 
 
+def blamed_lines(report: Report) -> frozenset[tuple[str, int]]:
+    """File and line of each cut that the report blames, such as a detach in a loop."""
+    places = [link.position for link in report.chain if link.event == "cut"]
+    ops = (report.ops[position] for position in places if position is not None)
+    return frozenset((op.file, op.line) for op in ops)
+
+
 def owners(forward: list[Op]) -> dict[int, int]:
     """Which op (or source) stands for each op: itself, or the maker of what it moves."""
     owner: dict[int, int] = {}

@@ -8,7 +8,7 @@ values, so that a cell stays in its place when a knob is turned.
 
 from dataclasses import dataclass, replace
 
-from labkit.draw.cells import inside_functions, is_drawn, owners, severed_parameters
+from labkit.draw.cells import blamed_lines, inside_functions, is_drawn, owners, severed_parameters
 from labkit.probes.report import Op, Report
 
 ROW_CELLS = 8  # rows merge up to this many ops
@@ -81,8 +81,12 @@ class _Folding:
         self.hidden = len(whole) - len(self.mains)
         self.reads = {op.index: self._read_by(op) for op in self.mains}
         self.learns = self._learns()
-        severed = severed_parameters(report)
-        self.cut = {op.index for op in self.mains if op.cut and self.learns[op.index] & severed}
+        severed, blamed = severed_parameters(report), blamed_lines(report)
+        self.cut = {
+            op.index
+            for op in self.mains
+            if op.cut and ((op.file, op.line) in blamed or self.learns[op.index] & severed)
+        }
 
     def program(self) -> Program:
         rows = self._merged(self._rows())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import count, groupby, pairwise
 from math import dist
 
-from labkit.draw.cells import severed_parameters
+from labkit.draw.cells import blamed_lines, severed_parameters
 from labkit.draw.fold import Cell, Program, Row, fold, step_of
 from labkit.draw.layout import Layout, Node, lay_out
 from labkit.draw.scene import SMALL, shortened, width_of
@@ -40,7 +40,8 @@ _plans: OrderedDict[int, Plan] = OrderedDict()
 def plan(report: Report) -> Plan:
     """The plan for this topology, from memory where it was made before."""
     kinds = tuple(map(_kind, report.ops))
-    key = hash((report.topology, step_of(report), kinds, severed_parameters(report)))
+    cuts = severed_parameters(report), blamed_lines(report)
+    key = hash((report.topology, step_of(report), kinds, cuts))
     if key not in _plans:
         _plans[key] = _made(fold(report))
         while len(_plans) > KEPT:

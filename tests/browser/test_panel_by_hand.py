@@ -95,7 +95,7 @@ def test_buttons_turn_to_the_cases(hand):
 
 
 def test_a_mark_below_the_track_takes_the_handle_to_its_case(hand):
-    hand.panel.get_by_text("broken, repaired").click()
+    hand.panel.get_by_text("broken", exact=True).click()
     hand.sees("inf")
     assert settings(hand).split()[0] == "90.0"
 

@@ -11,6 +11,7 @@ from labkit.draw.fold import fold
 from labkit.draw.graph import graph_scene
 from labkit.draw.plan import plan
 from labkit.draw.scene import Box, Curve
+from labkit.probes.report import Link
 
 
 def live(report):
@@ -105,6 +106,19 @@ def test_a_severed_branch_is_cut_and_what_lies_behind_it_has_no_gradient():
     assert scene.live()["g2"][0] == "none"
     assert [i.role for i in scene.items if isinstance(i, Curve)].count("edge cut") == 1
     assert "✂" in [getattr(i, "text", "") for i in scene.items]
+
+
+def test_every_turn_of_a_blamed_line_is_drawn_as_cut():
+    ops = [made.source(0, "w"), made.op(1, "loss", (0,), group="s")]
+    for i in (2, 4, 6):
+        gone = {"cut": True, "gradient": None, "node": "", "line": 7}
+        ops.append(made.op(i, "detach", (i - 1,), **gone))
+        ops.append(made.op(i + 1, "add", (i, 1), line=7))
+    blamed = (Link("cut", 2, "detach"),)
+    scene = graph_scene(made.report(ops, ("ok",), "wrong", born=2, chain=blamed))
+    assert [i.role for i in scene.items if isinstance(i, Curve)].count("edge cut") == 3
+    scene = graph_scene(made.report(ops))  # a cut that nobody blames, as in a straight-through cap
+    assert [i.role for i in scene.items if isinstance(i, Curve)].count("edge cut") == 0
 
 
 def test_a_detached_branch_beside_a_living_one_is_no_fault():
