@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit.probes.gradients import Gradients
 from labkit.probes.measure import glance, measure, respan
-from labkit.probes.stats import DECADES, histogram
+from labkit.probes.stats import DECADES, PART, histogram, zeros
+from labkit.probes.tape import Tape
 
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
@@ -67,3 +69,51 @@ def test_large_tensors_admit_what_they_did_not_count():
     big = torch.linspace(-1, 1, 200_000)
     assert not measure(big).counted
     assert measure(big.abs() + 1).counted
+
+
+@pytest.mark.parametrize("size", [(3, 4), (300, 400)])
+def test_the_order_in_memory_changes_no_count(size):
+    plain = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    plain[1, 2] = 0.0
+    sides = {
+        "transposed": plain.t(),
+        "every other": plain[:, ::2],
+        "expanded": plain[:, :1].expand(size),
+        "a number, repeated": plain[0, 0].expand(size),
+        "turned in three": plain.view(size[0], 2, -1).permute(2, 0, 1),
+    }
+    for name, view in sides.items():
+        assert measure(view) == measure(view.contiguous()), name
+
+
+def test_a_bad_entry_of_a_transposed_tensor_keeps_its_index():
+    tensor = torch.zeros(3, 4)
+    tensor[1, 2] = math.nan
+    assert measure(tensor.t()).first_bad == (2, 1)
+
+
+@pytest.mark.parametrize("size", [PART - 1, PART, PART + 1])
+def test_histogram_counts_the_same_in_whole_and_broken_parts(size):
+    values = torch.full((size,), 3.0)
+    values[::3], values[1::3] = 0.0, -0.02
+    found = histogram(values)
+    assert found.zero == len(range(0, size, 3))
+    assert found.decades[-2 - DECADES.start] == len(range(1, size, 3))
+    assert found.decades[0 - DECADES.start] == len(range(2, size, 3))
+    assert zeros(values) == found.zero
+
+
+def test_a_gradient_is_shared_by_storage_until_it_is_written_to():
+    gradients = Gradients(Tape())
+    grad = torch.arange(6.0).reshape(2, 3)
+    first = gradients.stats(grad)
+    assert gradients.stats(grad.t()) == measure(grad.t(), counted=0)
+    assert len(gradients.held) == 1
+    grad.mul_(2)
+    assert gradients.stats(grad.t()).high == 2 * first.high
+    grad[0, 2] = math.nan
+    assert gradients.stats(grad).first_bad == (0, 2)
+    assert gradients.stats(grad.t()).first_bad == (2, 0)
+    gradients.turn()
+    assert not gradients.held
+    assert not gradients.storages
