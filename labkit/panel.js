@@ -56,11 +56,11 @@ function render({ model, el }) {
     });
     const shown = make("span", { class: "lk-value" });
     const marks = knob.marks.map((mark, i) => {
-      const [before, after] = [knob.marks[i - 1]?.share ?? -1, knob.marks[i + 1]?.share ?? 2];
-      const tight = { left: mark.share < 0.1 || mark.share - before < 0.2, right: mark.share > 0.9 || after - mark.share < 0.2 };
+      const room = [mark.share - (knob.marks[i - 1]?.share ?? -0.1), (knob.marks[i + 1]?.share ?? 1.1) - mark.share];
+      const tight = Math.min(...room) < 0.2;
+      const side = !tight ? "" : room[0] < room[1] ? "lk-start" : "lk-end"; // words go where there is room
       return make("button", {
-        class: `lk-mark ${tight.left ? "lk-start" : tight.right ? "lk-end" : ""}`,
-        tabindex: -1, title: `${knob.name} = ${text(mark.value)}`, style: `left:${100 * mark.share}%`,
+        class: `lk-mark ${side}`, tabindex: -1, title: `${knob.name} = ${text(mark.value)}`, style: `left:${100 * mark.share}%`,
         onclick: () => set({ [knob.name]: mark.value }),
       }, mark.words);
     });
