@@ -79,8 +79,9 @@ draw_graph(bench.reading.report)
 
 # %% [markdown]
 # ### What to see
-# The loop is the group at the bottom, `through_data`. The first cut is outlined.
-# Everything else is green: the parameters above the cut still get a gradient, by the last term.
+# The loop is the group at the bottom, `through_data`, one row for each round.
+# Scissors mark the cuts: one in each round, so that only the last term has a way to the loss.
+# The boxes are green all the same. Every parameter still gets a gradient, by that last term.
 # That is the trap. A partial cut looks like a working step.
 # A histogram of these gradients would show 12 ordinary hills, so it is left out here.
 # Compare with a list of numbers, where nothing is left:

@@ -78,7 +78,8 @@ draw_graph(bench.reading.report)
 # %% [markdown]
 # ### What to see
 # There are two ways from the encoder to the loss: `kl_per_latent`, and the decoder.
-# Everything is green, since every learner still has a way. The outline shows where the other one ends.
+# The scissors in the decoder show where the second one ends.
+# The boxes are green all the same: whatever learns still has a way.
 # A histogram of these gradients shows six ordinary hills, so it is left out.
 # What the encoder learns tells more. Below, a new encoder learns in front of the trained decoder, twice.
 

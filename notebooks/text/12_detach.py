@@ -77,8 +77,8 @@ draw_graph(bench.reading.report)
 
 # %% [markdown]
 # ### What to see
-# `fc_logvar` has two ways down: by `noise_cut`, where the outlined `detach` is, and by `kl_per_latent`.
-# Nothing is marked as lost, since every box above the cut still has a way.
+# `fc_logvar` has two ways down: by `noise_cut`, where the scissors are, and by `kl_per_latent`.
+# The boxes are green all the same, since every box above the cut still has a way.
 # Histograms show 12 ordinary hills, so they are left out. See instead what training makes of it.
 
 # %%
