@@ -95,10 +95,12 @@ draw_latent(vae.embed(model, cells), cells.cell_type, cells.type_names)
 # `labkit.trace` runs one step of any PyTorch program under instruments.
 
 # %%
+import torch
+
 batch = cells.train[:64]
-report = trace(
-    lambda: vae.elbo_loss(batch.counts, batch.tissue, model, batch.library)[0], model=model
-)
+noise = torch.Generator().manual_seed(0)
+inputs = (batch.counts, batch.tissue, model, batch.library)
+report = trace(lambda: vae.elbo_loss(*inputs, generator=noise)[0], model=model)
 report
 
 # %%
@@ -163,6 +165,10 @@ Panel(bench)
 # | my loss is Inf, and soon everything is NaN | `22_exploding_logvar` |
 # | my loss is finite, and after one step every parameter is NaN | `27_distance_at_zero` |
 # | my loss falls, but one layer never moves | `23_dead_clamp` |
+# | my log-likelihood is too good to be true | `24_vanishing_dispersion` |
+# | my loss is high, finite and does not move | `25_log_of_almost_nothing` |
+# | gradients are alive, and the latent spread drifts to one | `12_detach` |
+# | backward runs, and half of the parameters have no gradient | `13_item` |
 # | every gradient is alive, but one part of the loss gets no better | `11_no_grad` |
 # | I add up losses in a loop, and only the last one seems to count | `10_accumulation` |
 # | my own model went NaN | `labkit.trace(step, model=model)`, as above |
