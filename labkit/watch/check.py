@@ -26,7 +26,8 @@ def _total(values: list[Tensor]) -> float:
     total, away = 0.0, []
     for value in values:
         if value.is_cpu:
-            total += value.sum().item()  # added up in float64: no overflow on the way
+            # Added up in float64: no overflow on the way.
+            total += value.item() if value.dim() == 0 else value.sum().item()
         else:
             away.append(value.sum().float())
     if away:  # one transfer for all of them

@@ -119,8 +119,11 @@ class Gate:
         if id(optimizer) not in self._met:
             self._met.add(id(optimizer))
             _ask_for_scaler(self.holdings.kept)
-        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+        if not torch._C._len_torch_dispatch_stack():
             self._judge(optimizer)
+            return
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction(), torch.no_grad():
+            self._judge(optimizer)  # unseen by the tracer
 
     def _judge(self, optimizer: Any) -> None:
         scaled = getattr(optimizer, "found_inf", None)  # a fused step under a GradScaler

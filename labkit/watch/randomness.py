@@ -1,5 +1,6 @@
 """Every source of random numbers that a step may draw from, saved and put back."""
 
+import ctypes
 import random
 import sys
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+MERSENNE = 624 * 4 + 4  # bytes of numpy's usual state: 624 words and a position
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,11 @@ class Randomness:
             generators: torch, numpy or Python generators that belong to the program.
         """
         numpy = sys.modules.get("numpy")
-        cuda = torch.cuda.is_available() and torch.cuda.is_initialized()
+        cuda = torch.cuda.is_initialized() and torch.cuda.is_available()
         return cls(
             torch.get_rng_state(),
             random.getstate(),
-            numpy.random.get_state(legacy=False) if numpy else None,
+            _numpy_state(numpy.random) if numpy else None,
             tuple(torch.cuda.get_rng_state_all()) if cuda else (),
             tuple(_state(generator) for generator in generators),
         )
@@ -47,6 +50,24 @@ class Randomness:
             torch.cuda.set_rng_state_all(list(self.cuda))
         for generator, state in zip(generators, self.own, strict=True):
             _set_state(generator, state)
+
+
+_copied: list[Any] = [b"", {}]  # memory of numpy's global generator, and the state copied then
+
+
+def _numpy_state(numpy_random: Any) -> dict:
+    """The state of numpy's global generator; copied anew only where its memory has changed.
+
+    Beside a training step of 4 ms a copy costs 1.5 %, a look nearly nothing. A normal number
+    that waits to be handed out is not in that memory: a state with one is copied anew.
+    """
+    generator = numpy_random.get_bit_generator()
+    if type(generator).__name__ != "MT19937":
+        return numpy_random.get_state(legacy=False)
+    memory = ctypes.string_at(generator.ctypes.state_address, MERSENNE)
+    if memory != _copied[0] or _copied[1]["has_gauss"]:
+        _copied[:] = memory, numpy_random.get_state(legacy=False)
+    return _copied[1]
 
 
 def is_generator(thing: Any) -> bool:
