@@ -255,3 +255,19 @@ def test_a_normal_number_that_waits_in_its_generator_is_put_back(draw):
     assert [seen[2], seen[4]] == [seen[3], seen[5]]
     seed()
     assert [*seen[:3], seen[4], *seen[6:]] == [draw() for _ in range(6)]
+
+
+def test_other_bits_are_told():
+    leaf, calls = nn.Parameter(torch.ones(2)), []
+    optimizer = torch.optim.SGD([leaf], 0.1)
+    watched = watch(None, optimizer, on_trigger="skip", folder=None)
+    for x in watched.over([torch.ones(2), torch.tensor([1.0, math.nan])]):
+        calls.append(1)
+        optimizer.zero_grad()
+        (leaf * x * len(calls)).sum().backward()
+        optimizer.step()
+    watched.close()
+    (trigger,) = watched.triggers
+    assert not trigger.reproduced
+    told = "not reproduced to the bit: gradient of optimizers[0].parameter[0]"
+    assert trigger.remarks == (told,)

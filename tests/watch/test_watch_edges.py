@@ -57,8 +57,9 @@ def test_an_error_of_the_step_passes_and_leaves_nothing(form, when):
         for batch in watched.over(batches(2, bad=0)) if form == "loop" else batches(2, bad=0):
             step(batch) if form == "loop" else watched(batch)
 
-    with pytest.raises(KeyError, match="mine"), watched:
+    with pytest.raises(KeyError, match="mine") as caught, watched:
         train()
+    assert caught.tb is not None  # which holds every frame, and so keeps what is open alive
     assert all(p.isfinite().all() for p in model.parameters())
     assert clean(optimizer)
 
@@ -82,6 +83,24 @@ def test_an_error_inside_a_watch_that_goes_on():
     watched.close()
     assert [t.step for t in watched.triggers] == [6, 9]
     assert all(t.reproduced for t in watched.triggers)
+
+
+def test_a_batch_that_ended_in_an_error_is_not_run_again():
+    model, optimizer = made()
+    watched, ran = watch(model, optimizer, on_trigger="skip", folder=None), []
+
+    def train(fails, bad):
+        for number, batch in watched.over(enumerate(batches(3, bad))):
+            ran.append((fails, number))
+            if fails and number == 2:
+                raise KeyError("mine")
+            body(model, optimizer, batch)
+
+    with pytest.raises(KeyError):
+        train(True, None)
+    train(False, 0)
+    watched.close()
+    assert ran == [*((True, n) for n in range(3)), *((False, n) for n in (0, 0, 1, 2))]
 
 
 def test_a_break_in_a_replay_leaves_nothing():
