@@ -28,8 +28,8 @@ class Tiling:
         near_double: the same in float64.
         dense: a float32 tile with a larger share of near pairs is done anew in float64.
         chunk: near pairs subtracted at a time. Larger: more memory.
-        floor: added to |a|, in units of the root of the dtype's smallest number, where the
-            largest coordinate is 1. Squares below it are lost; such pairs count as near.
+        floor: where the largest coordinate is 1, a pair nearer than sqrt(near) · floor times the
+            root of the dtype's smallest number counts as near: its square has lost digits.
     """
 
     block: int = BLOCK
@@ -54,9 +54,7 @@ def distance_sum(
 
     Returns:
         The sum, the gradient for the rows of `a` (row, axis) and that for the rows of `b`.
-        Coincident rows add nothing to any of them. NaN in either cloud gives NaN.
-
-    Breaks when: a coordinate is infinite (NaN).
+        Coincident rows add nothing to any of them. NaN or Inf in either cloud gives NaN.
     """
     if 0 in (len(a.weight), len(b.weight)):
         empty = (torch.zeros_like(c.points).t()[c.point_of] for c in (a, b))
@@ -123,6 +121,9 @@ class _Plan(NamedTuple):
     tile: Tensor
     tiling: Tiling
 
+    def total(self, d: Tensor, a: _Side, b: _Side) -> float:
+        return float(d.sum() if self.plain else a.weight @ (d @ b.weight))
+
     def row_sums(self, w: Tensor, b: _Side) -> Tensor:
         return w.sum(1) if self.plain else w @ b.weight  # sum rounds less where terms are alike
 
@@ -165,7 +166,7 @@ def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
     left = torch.cat([-2 * p, square, one]).t().contiguous()
     limit = _limit(square[0], plan.tiling)
     pull, weighed = torch.zeros_like(p).t().contiguous(), a.weighed.contiguous()
-    lengths, exact = torch.zeros_like(a.sums), 0.0
+    largest, seen, exact = float(limit.amax()), 0.0, 0.0
     for b in others:
         diagonal = plan.same and b is others[0]
         half = 0.5 if diagonal else 1.0  # the diagonal tile holds each of its pairs twice
@@ -173,14 +174,14 @@ def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
         torch.mm(left, b.rows, out=w)
         if diagonal:
             w.fill_diagonal_(inf)
-        near = _near(w, limit)
+        near = _near(w, limit) if w.amin().item() < largest else None
         if near is not None:
             if w.dtype == torch.float32 and near[0].shape[0] > plan.tiling.dense * w.numel():
                 exact += _in_double(a, b, diagonal, plan.tiling)
                 continue
             exact += _subtracted(a, b, *near, half, plan.tiling.chunk)
         _clear(w, diagonal, near)
-        lengths.add_(plan.row_sums(w.sqrt_(), b), alpha=half)
+        seen += half * plan.total(w.sqrt_(), a, b)
         if a.pull is None and b.pull is None:
             continue
         _clear(w.reciprocal_(), diagonal, near)
@@ -192,7 +193,7 @@ def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
             b.pull.addmm_(weighed, w, alpha=half)
     if a.pull is not None:
         a.pull.add_(pull.t())
-    return float(lengths @ a.weight.double()) * plan.unit + exact
+    return seen * plan.unit + exact
 
 
 def _limit(square: Tensor, tiling: Tiling) -> Tensor:
