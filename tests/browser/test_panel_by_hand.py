@@ -27,8 +27,14 @@ SEEN = "() => { cancelAnimationFrame(window.watch); return window.seen; }"
 @pytest.fixture
 def hand(opened):
     it = Hand(opened)
-    run_code(opened, "bench.turn('healthy', repair=None); None")
-    it.sees("healthy")
+    for last in (False, False, True):  # a late move of the hand before may overtake the first turn
+        run_code(opened, "bench.turn('healthy', repair=None); None")
+        try:
+            it.sees("healthy")
+            break
+        except AssertionError:
+            if last:
+                raise
     yield it
     assert opened.errors == []
 
