@@ -22,7 +22,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "browser")]
@@ -42,8 +42,10 @@ Panel(Bench("exploding_logvar"))
 """
 RUN = """
 import statistics, time
+from labkit.failures import exploding_logvar as failure
 spent = []
 for shift in [60.0, 60.5] * 10:
+    time.sleep(0.2)
     start = time.perf_counter()
     failure.run(failure.Settings(shift=shift))
     spent.append(1000 * (time.perf_counter() - start))
@@ -99,31 +101,41 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         lab = Lab(Path(folder) / "lab")
-        sources = (PANEL, (Path(__file__).parent / "naive_panel.py").read_text())
-        cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
-        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
-        nbformat.write(notebook, lab.notebooks / "slider.ipynb")
         options = {"executable_path": chromium.find(), "args": ["--no-sandbox", "--disable-gpu"]}
         browser = playwright.chromium.launch(**options)
         try:
-            measure(browser.new_page(viewport={"width": 1280, "height": 1800}), lab, rounds)
+            measure({way: opened(browser, lab, way) for way in PARTS}, rounds)
         finally:
             browser.close()
             lab.close()
 
 
-def measure(page: Page, lab: Lab, rounds: int) -> None:
-    """Open the notebook, take steps in turns, then drag, then tell."""
-    open_notebook(page, lab, "slider.ipynb", "slider")
+def opened(browser: Browser, lab: Lab, way: str) -> Page:
+    """A page with a notebook and a kernel of its own, run: neither way clears up for the other."""
+    source = PANEL if way == "panel" else (Path(__file__).parent / "naive_panel.py").read_text()
+    cells = [nbformat.v4.new_code_cell(source.strip())]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": KERNEL})
+    nbformat.write(notebook, lab.notebooks / f"{way}.ipynb")
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    open_notebook(page, lab, f"{way}.ipynb", way)
     command(page, "application:toggle-left-area")
     run_all(page)
-    page.wait_for_selector(".widget-interact img", timeout=60_000)
-    steps: dict[str, list[float]] = {way: [] for way in PARTS}
+    page.wait_for_selector(PARTS[way][1], timeout=60_000)
+    return page
+
+
+def measure(pages: dict[str, Page], rounds: int) -> None:
+    """Take steps in turns, then drag, then tell."""
+    steps: dict[str, list[float]] = {way: [] for way in pages}
     for _ in range(rounds):
-        for way in PARTS:
+        for way, page in pages.items():
+            page.bring_to_front()
             steps[way] += [step(page, way) for _ in range(STEPS)]
-    drags = {way: drag(page, way) for way in PARTS}
-    report(steps, drags, float(run_code(page, RUN)))
+    drags = {}
+    for way, page in pages.items():
+        page.bring_to_front()
+        drags[way] = drag(page, way)
+    report(steps, drags, float(run_code(pages["panel"], RUN)))
 
 
 def step(page: Page, way: str) -> float:
@@ -132,7 +144,7 @@ def step(page: Page, way: str) -> float:
     page.locator(handle).first.focus()
     page.evaluate(WATCH, picture)
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(SETTLED, arg=quiet)
+    page.wait_for_function(SETTLED, arg=quiet, polling=100)
     told = page.evaluate(TOLD)
     return told["changes"][-1] - told["hands"][0]
 
