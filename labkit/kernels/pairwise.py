@@ -97,7 +97,7 @@ class _Side(NamedTuple):
         p = torch.sub(points / unit, centre / unit, out=rows[:-2])
         rows[-2] = 1.0
         torch.sum(p * p, 0, out=rows[-1])
-        sums = torch.zeros_like(weight, dtype=torch.float64)  # many terms of one sign
+        sums = torch.zeros_like(weight)
         pull = None if gradient is None else torch.zeros_like(p)
         return cls(points, weight, gradient, rows, p * weight, sums, pull)
 
@@ -109,7 +109,7 @@ class _Side(NamedTuple):
         """Adds what the tiles found to the gradient."""
         if self.gradient is not None:
             p = self.rows[:-2]
-            self.gradient.addcmul_(p, self.sums.to(p.dtype)).sub_(self.pull)
+            self.gradient.addcmul_(p, self.sums).sub_(self.pull)
 
 
 class _Plan(NamedTuple):

@@ -69,6 +69,24 @@ def test_the_ways_are_taken(way, monkeypatch):
     assert calls
 
 
+def far_apart(n: int) -> dict[str, Tensor]:
+    """Points that a matrix product can decide, if each tile is seen from the right place."""
+    x = gaussian(n, 8, 1)
+    mixed = torch.randperm(n, generator=torch.Generator().manual_seed(2))
+    half = (mixed < n // 2).float()[:, None]
+    return {
+        "two outliers": torch.cat([x[2:], x[:1] + 1e6, x[1:2] - 1e6]),
+        "two clusters": x + half * torch.tensor([0.0, 0.0, 0.0, 1e4, 0.0, 0.0, 0.0, 0.0]),
+        "Cauchy": x / gaussian(n, 8, 3),
+    }
+
+
+@pytest.mark.parametrize("case", ["two outliers", "two clusters", "Cauchy"])
+def test_points_far_apart_cost_no_float64(case, monkeypatch):
+    monkeypatch.setattr(pairwise, "_in_double", lambda *a: pytest.fail("a tile went to float64"))
+    check(far_apart(256)[case], gaussian(256, 8, 4), Tiling(block=64))
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     n=st.integers(1, 30),
