@@ -14,7 +14,9 @@ HEADINGS = {
         "The guide says", "Predict", "Break", "Look", "Turn", "Strip", "Why", "Repair", "Check",
         "Compare", "Contract",
     ),
-    "tool": ("Question", "Instrument", "What it sees", "What it misses", "Try it on yours"),
+    "tool": (
+        "Question", "Instrument", "What it sees", "What it misses", "Try it on yours", "Contract",
+    ),
     "index": None,  # free, but it must have some
 }  # fmt: skip
 CELLS = {"failure": (14, 22), "tool": (6, 22), "index": (3, 40)}
@@ -78,8 +80,8 @@ def _kind(notebook: NotebookNode) -> Iterator[str]:
             yield "no heading of level 2"
     elif tuple(given) != wanted:
         yield from _difference(given, wanted)
-    elif kind == "failure":
-        yield from _failure(sections(notebook.cells))
+    else:
+        yield from RULES[kind](sections(notebook.cells))
 
 
 def headings(cells: list[NotebookNode]) -> list[str]:
@@ -138,6 +140,26 @@ def _failure(parts: Sections) -> Iterator[str]:
         yield "Contract: expected at least two asserts"
 
 
+def _tool(parts: Sections) -> Iterator[str]:
+    code = {name: [c for c in cells if c.cell_type == "code"] for name, cells in parts.items()}
+    question = _prose(parts["Question"])
+    if "?" not in question or len(re.findall(r"^[-*] ", question, re.M)) < 2:
+        yield "Question: expected a question and a list of at least two choices"
+    if _folds(parts["Question"]) < 1:
+        yield "Question: expected the answer folded in <details>"
+    for name in ("Instrument", "What it sees", "What it misses"):
+        if not any(cell.outputs for cell in code[name]):
+            yield f"{name}: expected a code cell with a stored output"
+    if not re.search(r"^### What to see$", _prose(parts["What it sees"]), re.M):
+        yield "What it sees: expected a heading ### What to see below the figure"
+    yield from _exercise(code, stub="Try it on yours", check="Try it on yours")
+    if _asserts(code["Contract"]) < 2:
+        yield "Contract: expected at least two asserts"
+
+
+RULES = {"failure": _failure, "tool": _tool}
+
+
 def _why(text: str) -> Iterator[str]:
     equations = re.findall(r"\$\$.+?\$\$", text, flags=re.DOTALL)
     if len(equations) != 1:
@@ -149,15 +171,17 @@ def _why(text: str) -> Iterator[str]:
         yield "Why: expected a numbered source, such as [1]"
 
 
-def _exercise(code: dict[str, list[NotebookNode]]) -> Iterator[str]:
-    stubs = [cell for cell in code["Repair"] if "exercise" in tags(cell)]
+def _exercise(
+    code: dict[str, list[NotebookNode]], stub: str = "Repair", check: str = "Check"
+) -> Iterator[str]:
+    stubs = [cell for cell in code[stub] if "exercise" in tags(cell)]
     if len(stubs) != 1:
-        yield f"Repair: expected one code cell tagged exercise; got {len(stubs)}"
-    for stub in stubs:
-        if not re.search(rf"#.*\b{NUMBER} lines?\b", stub.source, flags=re.IGNORECASE):
-            yield "Repair: expected a comment that says how many lines are needed"
-    if not any(re.search(r"(?<!def )\bcheck\(", cell.source) for cell in code["Check"]):
-        yield "Check: expected a call of check(…)"
+        yield f"{stub}: expected one code cell tagged exercise; got {len(stubs)}"
+    for cell in stubs:
+        if not re.search(rf"#.*\b{NUMBER} lines?\b", cell.source, flags=re.IGNORECASE):
+            yield f"{stub}: expected a comment that says how many lines are needed"
+    if not any(re.search(r"(?<!def )\bcheck\(", cell.source) for cell in code[check]):
+        yield f"{check}: expected a call of check(…)"
 
 
 def _asserts(cells: list[NotebookNode]) -> int:

@@ -34,7 +34,7 @@ ROOMS = {
     "training": room("torch numpy", "cells kernels models"),
     "bench": room("", "probes", lazily="failures"),  # loads a failure by its name
     "compare": room("", "bench probes"),
-    "failures": room("torch numpy", "cells kernels models training probes bench"),
+    "failures": room("torch numpy", "cells kernels models training probes guide watch bench"),
     "claims": room("torch numpy", "cells kernels models training probes bench"),
     "check": room("torch", "failures bench probes"),
     "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench"),

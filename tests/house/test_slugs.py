@@ -30,13 +30,12 @@ def kind(path: Path) -> str:
 @each_failure
 def test_a_failure_has_its_notebook(name):
     assert name in TEXTS
-    assert kind(TEXTS[name]) == "failure"
+    assert kind(TEXTS[name]) in ("failure", "tool")  # a tool needs something broken to work on
 
 
 def test_a_failure_notebook_has_its_failure():
-    assert {slug for slug, path in TEXTS.items() if kind(path) == "failure"} == set(
-        failures.names()
-    )
+    written = {slug for slug, path in TEXTS.items() if kind(path) == "failure"}
+    assert written <= set(failures.names())
 
 
 def test_numbers_are_used_once():

@@ -174,15 +174,72 @@ def test_a_message_names_the_cell(sound):
     assert re.match(r"cell 11 \(print\(\*LEVELS\)\): imports numpy; a notebook imports", fault)
 
 
-def test_other_kinds_have_their_own_outline(sound):
-    text = "# Scales\nWeigh it.\n\nYou will weigh. You need one. Minutes: 2.\n"
-    code = nbformat.v4.new_code_cell("weight = 1", execution_count=1)
-    headings = ("Question", "Instrument", "What it sees", "What it misses", "Try it on yours")
-    parts = [nbformat.v4.new_markdown_cell(f"## {heading}\nWords.") for heading in headings]
-    sound.cells = [nbformat.v4.new_markdown_cell(text), code, *parts]
+TOOL = {
+    "Question": "What breaks?\n- a\n- b\n\n<details><summary>Answer</summary>\n\nThis.\n</details>",
+    "Instrument": "",
+    "What it sees": "### What to see\nA scale.",
+    "What it misses": "",
+    "Try it on yours": "Write it.",
+    "Contract": "",
+}
+TOOL_CODE = {
+    "Instrument": "print(1)",
+    "What it sees": "print(2)",
+    "What it misses": "print(3)",
+    "Try it on yours": "def mine():  # one line is enough\n    ...",
+    "Contract": "assert weight == 1\nassert weight < 2",
+}
+TOOL_PLANTED = {
+    "no contract": ("## Contract", "heading 6: expected 'Contract', got 'the end'"),
+    "no choices": ("- a\n", "Question: expected a question and a list"),
+    "open answer": ("<details>", "Question: expected the answer folded"),
+    "nothing to see": ("### What to see", "What it sees: expected a heading"),
+    "no check": ("check(mine)", "Try it on yours: expected a call of check"),
+    "stub without length": ("  # one line is enough", "how many lines are needed"),
+    "one assert": ("\nassert weight < 2", "Contract: expected at least two asserts"),
+}
+
+
+@pytest.fixture
+def tool(sound) -> NotebookNode:
+    """A sound notebook of the kind tool."""
+    opening = "# Scales\nWeigh it.\n\nYou will weigh. You need one. Minutes: 2.\n"
+    cells = [nbformat.v4.new_markdown_cell(opening), nbformat.v4.new_code_cell("weight = 1")]
+    for heading, text in TOOL.items():
+        cells.append(nbformat.v4.new_markdown_cell(f"## {heading}\n{text}"))
+        if heading in TOOL_CODE:
+            cells.append(nbformat.v4.new_code_cell(TOOL_CODE[heading]))
+    stub = next(cell for cell in cells if "def mine" in cell.source)
+    stub.metadata.tags = ["exercise"]
+    cells.insert(cells.index(stub) + 1, nbformat.v4.new_code_cell("check(mine)"))
+    shown = nbformat.v4.new_output("stream", name="stdout", text="1\n")
+    for count, each in enumerate((c for c in cells if c.cell_type == "code"), 1):
+        each.update(execution_count=count, outputs=[shown] if "print" in each.source else [])
+    sound.cells = cells
     kind("tool")(sound)
-    assert faults(sound) == []
-    kind("index")(sound)
-    assert faults(sound) == []
-    sound.cells = [*sound.cells[:2], nbformat.v4.new_markdown_cell("Words.")]
-    assert faults(sound) == ["no heading of level 2"]
+    return sound
+
+
+def test_a_sound_tool_has_no_fault(tool):
+    assert faults(tool) == []
+
+
+@pytest.mark.parametrize("name", TOOL_PLANTED)
+def test_a_fault_planted_in_a_tool_is_refused(tool, name):
+    text, message = TOOL_PLANTED[name]
+    swap(text, "")(tool)
+    found = faults(tool)
+    assert [fault for fault in found if message in fault], found
+
+
+@pytest.mark.parametrize("name", ["Instrument", "What it sees", "What it misses"])
+def test_a_tool_that_shows_nothing_is_refused(tool, name):
+    strip(TOOL_CODE[name])(tool)
+    assert f"{name}: expected a code cell with a stored output" in faults(tool)
+
+
+def test_an_index_has_headings_of_its_own(tool):
+    kind("index")(tool)
+    assert faults(tool) == []
+    tool.cells = [*tool.cells[:2], nbformat.v4.new_markdown_cell("Words.")]
+    assert faults(tool) == ["no heading of level 2"]
