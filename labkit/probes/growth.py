@@ -10,6 +10,7 @@ from labkit.probes.flow import Flow
 from labkit.probes.verdict import Verdict
 
 VANISHED = 1e-6  # largest entry, as a share of the largest among all parameters
+FAIR = 1e3  # where that one is larger still, it is too large, and not the others too small
 CANCELLED = 1e-5  # what may be left of a sum that is zero by construction
 EXPLODED = 1e6  # largest entry, in units of the loss (of 1 where the loss is smaller)
 HUGE = 1e12  # largest entry, whatever the loss
@@ -31,7 +32,7 @@ def vanished(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
         largest[step] = max(largest[step], arrival.stats.large)
     sick = {step for (step, _), arrival in arrivals.items() if arrival.stats.bad}
     mine = [a for (step, who), a in arrivals.items() if who == leaf and step not in sick]
-    small = [a for a in mine if 0 < a.stats.large < VANISHED * largest[a.step]]
+    small = [a for a in mine if 0 < a.stats.large < VANISHED * min(largest[a.step], FAIR)]
     if not mine or len(small) < len(mine):
         return None, ""
     if any(cancels(flow.events, flow.events[a.event]) for a in small):
@@ -123,25 +124,38 @@ def _path(events: list[Event], arrival: Event) -> list[Event]:
 
 
 def _blamed(verdict: Verdict, flow: Flow, path: list[Event], remark: str) -> Finding:
-    """Blame the line whose nodes change the gradient most, in sum of logarithms."""
-    gains: dict[tuple, float] = defaultdict(float)
-    best: dict[tuple, tuple[float, Event]] = {}
-    sign = 1 if verdict is Verdict.EXPLODING else -1
-    for node, after in itertools.pairwise(path):
-        entered = max((s.large for s in node.inputs), default=0.0)
-        left = max((s.large for s in after.inputs), default=0.0)
-        if not (entered > 0 and left > 0):
-            continue
-        gain = sign * math.log2(left / entered)
-        place = (node.code, node.line)
-        gains[place] += gain
-        if place not in best or gain > best[place][0]:
-            best[place] = (gain, node)
-    node = best[max(gains, key=gains.get)][1] if gains else path[-1]
+    """Blame the line, then the kind of node in it, that changes the gradient most."""
+    steps = _gains(path, 1 if verdict is Verdict.EXPLODING else -1)
+    for same in (lambda node: (node.code, node.line), lambda node: node.name):
+        total: dict[object, float] = defaultdict(float)
+        for node, gain in steps:
+            total[same(node)] += gain
+        most = max(total, key=total.get, default=None)
+        steps = [(node, gain) for node, gain in steps if same(node) == most]
+    node = max(steps, key=lambda step: step[1])[0] if steps else path[-1]
     forward = flow.events[node.forward]
     finding = Finding(verdict, forward, flow.way(forward.index, flow.above), remark)
     finding.op, finding.phase, finding.at = node.node, "backward", forward.index
     return finding
+
+
+def _gains(path: list[Event], sign: int) -> list[tuple[Event, float]]:
+    """Each node of a path with the logarithm of what it does to the largest entry."""
+    found = []
+    for node, after in itertools.pairwise(path):
+        entered = max((s.large for s in node.inputs), default=0.0)
+        left = max((s.large for s in after.inputs), default=0.0)
+        if entered > 0 and left > 0:
+            found.append((node, sign * math.log2(left * _spread(node, after) / entered)))
+    return found
+
+
+def _spread(node: Event, after: Event) -> float:
+    """A mean hands each entry its share: nothing is lost, the shares are added up again later."""
+    if not node.name.startswith("Mean"):
+        return 1.0
+    entered, left = (max((s.size for s in e.inputs), default=1) for e in (node, after))
+    return max(left / max(entered, 1), 1.0)
 
 
 def _backward_of(events: list[Event], forward: Event) -> Event | None:

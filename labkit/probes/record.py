@@ -67,7 +67,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         place = tape.stepping or locate(frame, tape.last_frame)
         event = tape.add(self._phase(frame, graph), "op", tool.name, place)
-        event.tool, event.graph, event.live = tool, graph, live
+        event.tool, event.graph, event.live = tool, graph, live and not tool.shaped
         event.bypass = self.bypass
         if event.phase == "backward":
             self.gradients.python.append((torch._C._current_autograd_node(), event.index))

@@ -101,6 +101,8 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
 
 def _inference(session, flow: Flow, inside: set[int]) -> bool:
     """A program that never asked for gradients: everything ran without a graph."""
+    if session.given or session.calls.backwards or session.training.stepped:
+        return False  # an optimizer or a backward: it meant to train
     events = (flow.events[i] for i in inside)
     return not session.gradients.arrivals and not any(
         event.graph for event in events if event.phase == "forward"

@@ -48,6 +48,7 @@ class Tool:
         "name",
         "quiet",
         "read",
+        "shaped",
         "target",
         "unset",
         "writes",
@@ -78,6 +79,7 @@ class Tool:
         self.moved = base in _MOVED and not self.writes
         self.copies = base in ("copy", "_to_copy", "to", "clone")
         self.read = self.name in _READ
+        self.shaped = base.endswith("_like") or base.startswith("new_")  # reads no value
 
 
 _TOOLS: dict[int, Tool] = {}
