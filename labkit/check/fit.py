@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WRITE = "write the function first"
 WIDER = (
@@ -40,7 +40,7 @@ def fits(failure: ModuleType, mine: Callable) -> None:
     if not calls:  # a failure that asks nothing of the function in its broken case
         return
     values = calls[0]
-    yours_in, theirs_in = deepcopy(values), deepcopy(values)
+    yours_in, theirs_in = _copied(values), _copied(values)
     call = f"{failure.FORM_KNOB}({', '.join(_kind(value) for value in values)})"
     theirs = answer(failure)(*theirs_in)
     yours = _called(mine, yours_in, call)
@@ -84,6 +84,16 @@ def _calls(failure: ModuleType) -> list[list[Any]]:
 
     failure.run(failure.CASES["broken"], repair=listen)
     return calls
+
+
+def _copied(values: list[Any]) -> list[Any]:
+    """Copies that share nothing; parameters keep their gradients, which deepcopy drops."""
+    memo: dict[int, Any] = {}
+    copies = deepcopy(values, memo)
+    for old in memo.get(id(memo), ()):  # deepcopy keeps here what it copied
+        if isinstance(old, nn.Parameter) and old.grad is not None:
+            memo[id(old)].grad = old.grad.clone()
+    return copies
 
 
 def _same(some: list[Any], others: list[Any]) -> bool:

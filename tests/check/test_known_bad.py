@@ -1,13 +1,27 @@
-"""Every failure refuses what only looks like a repair, and takes the library's answer."""
+"""Every failure refuses what only looks like a repair, and takes the library's answer.
+
+A form that acts between two lines of training (on gradients, on an optimizer) returns no value
+whose graph could be cut: its failure's own test file holds what only looks like a repair of it.
+"""
+
+import inspect
 
 import pytest
 from known_bad import KNOWN_BAD, broken
+from torch import Tensor
 
 from labkit import check, failures
 from labkit.bench import Bench
 from labkit.check.fit import answer
 
+
+def takes_a_tensor(name):
+    first = next(iter(inspect.signature(answer(Bench(name).failure)).parameters.values()))
+    return first.annotation is Tensor
+
+
 each_failure = pytest.mark.parametrize("name", failures.names())
+each_of_values = pytest.mark.parametrize("name", [*filter(takes_a_tensor, failures.names())])
 
 
 @each_failure
@@ -16,7 +30,7 @@ def test_the_library_answer_passes(name):
     assert result, result
 
 
-@each_failure
+@each_of_values
 @pytest.mark.parametrize("bad", KNOWN_BAD, ids=lambda bad: bad.__name__)
 def test_a_known_bad_answer_is_refused(name, bad):
     failure = Bench(name).failure
