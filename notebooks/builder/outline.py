@@ -19,7 +19,7 @@ HEADINGS = {
     ),
     "index": None,  # free, but it must have some
 }  # fmt: skip
-CELLS = {"failure": (14, 22), "tool": (6, 22), "index": (3, 40)}
+CELLS = {"failure": (14, 22), "tool": (6, 28), "index": (3, 40)}
 SHOWS = ("Break", "Look", "Turn", "Strip", "Check", "Compare")  # each must leave something to see
 SETUP_LINES = 6
 WHY_WORDS = 150
