@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.bench import Reading, knobs_of
 from labkit.check.fit import NotYet, answer, told
-from labkit.check.hints import CHANGED, HINTS, hint_for
+from labkit.check.hints import HINTS, changed_hint, hint_for
 from labkit.probes.verdict import Verdict
 
 TRUE = 1e-4  # of the value, relative to float64; float32 rounding of one step stays near 1e-7
@@ -76,10 +76,10 @@ def _gentle(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
     pull = max((_distance(norms[name], norm) for name, norm in known.items()), default=0.0)
     off = _distance(yours.value, plain.value)
     if yours.verdict != plain.verdict:
-        yield Demand(False, f"gentle: the healthy run becomes {yours}", CHANGED)
+        yield Demand(False, f"gentle: the healthy run becomes {yours}", changed_hint(failure))
     elif off > UNCHANGED or pull > SAME_PULL:
         what, much = ("value", off) if off > UNCHANGED else ("gradient", pull)
-        yield Demand(False, f"gentle: a healthy {what} {_change(much)}", CHANGED)
+        yield Demand(False, f"gentle: a healthy {what} {_change(much)}", changed_hint(failure))
     else:
         extra = len(yours.report.ops) - len(plain.report.ops)
         yield Demand(True, f"gentle: the healthy run is unchanged, {extra:+d} tensor operations")

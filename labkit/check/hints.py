@@ -1,4 +1,4 @@
-"""A hint for each verdict. A failure that knows better has HINTS of its own, by verdict."""
+"""A hint for each verdict. A failure that knows better has HINTS of its own, and a CHANGED."""
 
 from types import ModuleType
 
@@ -27,3 +27,8 @@ def hint_for(failure: ModuleType, reading: Reading) -> str:
     """What a learner should think of next, after a reading that is not healthy."""
     own = getattr(failure, "HINTS", {})
     return own.get(reading.verdict) or HINTS.get(reading.verdict, str(reading))
+
+
+def changed_hint(failure: ModuleType) -> str:
+    """What to think of where the healthy run did not stay as it was."""
+    return getattr(failure, "CHANGED", CHANGED)

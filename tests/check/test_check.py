@@ -203,6 +203,12 @@ def test_a_failure_may_know_a_better_hint():
     assert check(own, bare).hint == "look at the slope at zero"
 
 
+def test_a_failure_may_say_why_the_healthy_run_shall_stay():
+    off = lambda square: shifted(square) * 1.01  # noqa: E731
+    assert check(failure(CHANGED="count the roots"), off).hint == "count the roots"
+    assert "must come out as it went in" in check(failure(), off).hint
+
+
 def test_settings_where_the_library_breaks_are_not_asked():
     def run(settings, repair=None):
         reading = toy_run(settings, repair)
