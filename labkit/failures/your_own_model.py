@@ -26,19 +26,19 @@ from labkit.probes.verdict import Verdict
 Form = Callable[[Tensor, Tensor], Tensor]
 
 
-def cleaned(scores, mask):
+def cleaned(scores: Tensor, mask: Tensor) -> Tensor:
     """Replace the NaN afterwards: the backward pass of the softmax has kept it."""
     hidden = torch.zeros_like(scores).masked_fill(mask == 0, -torch.inf)
     return torch.softmax(scores + hidden, dim=1).nan_to_num()
 
 
-def very_low(scores, mask):
+def very_low(scores: Tensor, mask: Tensor) -> Tensor:
     """The lowest finite number for infinity: a review without words now reads its padding."""
     lowest = torch.finfo(scores.dtype).min
     return torch.softmax(scores + torch.zeros_like(scores).masked_fill(mask == 0, lowest), dim=1)
 
 
-def chosen_away(scores, mask):
+def chosen_away(scores: Tensor, mask: Tensor) -> Tensor:
     """Where there is no word nothing is hidden from the softmax, and nothing counts after it."""
     empty = (mask == 0).all(1, keepdim=True)
     hidden = torch.zeros_like(scores).masked_fill((mask == 0) & ~empty, -torch.inf)

@@ -187,6 +187,7 @@ print(compare(bench, yours=your_own_model.FORMS["chosen away"]))
 repair = bench.source("chosen away")
 home.edit("train.py", {"weights = attend(": "weights = chosen_away("})
 home.edit("train.py", {"class Reader": f"{repair}\n\nclass Reader"})
+home.edit("train.py", {"from torch import nn": "from torch import Tensor, nn"})
 print(home.run("python train.py"))
 print(home.run("labkit replay capsules/step000041.capsule").partition("...\n")[2])
 

@@ -67,6 +67,7 @@ def test_a_replay_has_the_same_bits_and_after_the_repair_the_step_runs_well(watc
     watched.edit("train.py", {"weights = attend(": "weights = chosen_away("})
     repair = bench.source("chosen away")
     watched.edit("train.py", {"class Reader": f"{repair}\n\nclass Reader"})
+    watched.edit("train.py", {"from torch import nn": "from torch import Tensor, nn"})
     assert watched.run("python train.py").endswith("done; 0 of 4 parameters are not finite")
     told = watched.run(f"labkit replay {CAPSULE}")
     assert "not reproduced: the step ran well when it was run again" in told
