@@ -60,7 +60,7 @@ def _bucket(bars: list[Bar]) -> Bar:
         bars[0],
         last=bars[-1].last,
         word=gravest(bar.word for bar in bars),
-        small=min(bar.small for bar in sized),
+        small=min((bar.small for bar in sized if bar.small > 0), default=0.0),  # zeros have no log
         large=max(bar.large for bar in sized),
     )
 
