@@ -90,6 +90,8 @@ HINTS = {
     Verdict.NAN: "one review has no word, so all its scores are minus infinity, and its softmax is "
     "0/0. What comes after the softmax is too late: its backward pass uses its output. Give such "
     "a row finite scores, and take its weights away afterwards.",
+    Verdict.DEAD: "a gradient is exactly zero. What cuts the graph between scores and weights, or "
+    "gives every word the weight 0, leaves the model nothing to learn from.",
     Verdict.WRONG: "finite, but far from float64. A review without words must not read its "
     "padding: all its weights are 0, not one share each.",
 }
