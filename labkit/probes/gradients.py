@@ -10,7 +10,7 @@ from torch import Tensor
 from labkit.probes.events import Event
 from labkit.probes.frames import Place
 from labkit.probes.measure import measure, respan
-from labkit.probes.stats import Stats, histogram
+from labkit.probes.stats import PART, Stats, histogram
 from labkit.probes.tape import Tape
 
 
@@ -23,9 +23,15 @@ class Arrival:
         self.leaf, self.step, self.stats, self.event = leaf, step, stats, event
         plain = grad.is_floating_point() and grad.layout is torch.strided
         self.histogram = histogram(grad) if plain else None
-        self.norm = (
-            torch.linalg.vector_norm(grad, dtype=torch.float64).item() if plain else math.nan
-        )
+        self.norm = _length(grad) if plain else math.nan
+
+
+def _length(grad: Tensor) -> float:
+    """The norm in float64, in parts that stay in the cache; there no float32 square overflows."""
+    if grad.dtype is torch.float64:
+        return torch.linalg.vector_norm(grad).item()
+    parts = (part.double() for part in grad.reshape(-1).split(PART))
+    return math.sqrt(sum(torch.dot(part, part).item() for part in parts))
 
 
 def _fed(event: Event, feeders) -> None:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labkit import trace
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import glance, measure, respan
 from labkit.probes.stats import DECADES, PART, histogram, zeros
@@ -117,3 +118,11 @@ def test_a_gradient_is_shared_by_storage_until_it_is_written_to():
     gradients.turn()
     assert not gradients.held
     assert not gradients.storages
+
+
+def test_the_norm_of_a_gradient_neither_overflows_nor_underflows():
+    leaf = torch.zeros(300_000, requires_grad=True)
+    huge, tiny = torch.tensor(3e30), torch.tensor(3e-30)
+    for factor in (huge, tiny):
+        report = trace(lambda factor=factor: (leaf * factor).sum())
+        assert report.parameters[0].norm == pytest.approx(factor.item() * 300_000**0.5, rel=1e-6)
