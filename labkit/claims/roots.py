@@ -41,7 +41,7 @@ def clamp_makes_sqrt_safe(root=guide_root, clouds: int = 20) -> Ruling:
     """A negative argument; then the distances of random clouds to themselves, by |x|² + |y|² - 2xy.
 
     What clamp hands back at exactly 0 differs between versions of torch: 1 in 2.13, 0 in 2.14.
-    It is asked here; where it is 0, clamp(x*x) at 0 is safe and the claim may hold.
+    It is asked here. The root's slope is infinite there, so its gradient is Inf or NaN.
     """
     value, dead = slope(root, -1.0)
     passed = slope(lambda x: x.clamp(min=0), 0.0)[1]

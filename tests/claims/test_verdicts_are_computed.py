@@ -119,3 +119,10 @@ def test_another_condition_gives_another_verdict(id):
     changed, verdict = CHANGED[id]
     assert verdict != BOOK[id].expected
     assert BOOK[id].run(**changed).verdict == verdict
+
+
+def test_a_clamp_with_the_other_edge_is_no_cure():
+    def other(x):  # clamp(min=0) of the torch that hands back 0 at its edge
+        return torch.where(x > 0, x, 0.0).sqrt()
+
+    assert BOOK["G26"].run(root=other).verdict == BOOK["G26"].expected
