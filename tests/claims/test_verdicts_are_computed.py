@@ -121,8 +121,20 @@ def test_another_condition_gives_another_verdict(id):
     assert BOOK[id].run(**changed).verdict == verdict
 
 
-def test_a_clamp_with_the_other_edge_is_no_cure():
-    def other(x):  # clamp(min=0) of the torch that hands back 0 at its edge
-        return torch.where(x > 0, x, 0.0).sqrt()
+def root(squares):
+    """sqrt(clamp(x, 0)) of a torch whose clamp hands back 0 exactly at its edge."""
+    return torch.where(squares > 0, squares, 0.0).sqrt()
 
-    assert BOOK["G26"].run(root=other).verdict == BOOK["G26"].expected
+
+def distance(x, y):
+    """The guide's energy distance with that root."""
+    far = [
+        root(a.square().sum(1, keepdim=True) + b.square().sum(1) - 2 * a @ b.t()).mean()
+        for a, b in ((x, y), (x, x), (y, y))
+    ]
+    return 2 * far[0] - far[1] - far[2]
+
+
+def test_on_a_torch_with_the_other_edge_two_claims_hold():
+    assert BOOK["G26"].run(root=root).verdict == "holds"
+    assert BOOK["D02"].run(distance=distance).verdict == "holds"
