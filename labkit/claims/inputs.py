@@ -11,6 +11,7 @@ from labkit.claims.subjects import (
     cells,
     error_of,
     force,
+    rooted,
     spoilt_gradients,
     vae,
 )
