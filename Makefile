@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup notebooks lint bench lock clean
+.PHONY: help lab test setup notebooks workshop lint bench lock clean
 
 help: ## list the targets
 	@echo "A lab for why gradients die and numbers blow up. Targets:"
@@ -22,6 +22,9 @@ setup: ## set up the lab and open nothing
 
 notebooks: ## build the notebooks from their text and execute them
 	@$(PYTHON) lab.py notebooks $(ARGS)
+
+workshop: ## make the learner's and the facilitator's edition of the notebooks
+	@$(PYTHON) lab.py workshop $(ARGS)
 
 lint: ## check style and format
 	@$(PYTHON) lab.py lint $(ARGS)

@@ -46,6 +46,12 @@ def notebooks(extra: list[str]) -> int:
     return venv.call("notebooks/build.py", *extra)
 
 
+def workshop(extra: list[str]) -> int:
+    """make the learner's and the facilitator's edition of the notebooks"""
+    install.ready("lab")
+    return venv.call("notebooks/editions.py", *extra)
+
+
 def lint(extra: list[str]) -> int:
     """check style and format"""
     install.ready("tests")
@@ -84,6 +90,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "setup": setup,
     "here": here,
     "notebooks": notebooks,
+    "workshop": workshop,
     "lint": lint,
     "bench": bench,
     "lock": update_lock,
