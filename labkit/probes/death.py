@@ -3,6 +3,7 @@
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
+from labkit.probes.growth import cancels
 from labkit.probes.verdict import Verdict
 
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
@@ -13,6 +14,8 @@ _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addb
 def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     """Where the gradient of one parameter died in every traced step, or why it may."""
     arrivals = [a for a in session.gradients.arrivals if id(a.leaf) == leaf]
+    if any(cancels(flow.events, flow.events[a.event]) for a in arrivals):
+        return None, "its terms cancel by construction"
     roots = [root for a in arrivals for root in _roots(flow.events, flow.events[a.event])]
     if not roots:
         return None, "no gradient was asked of it"

@@ -17,6 +17,8 @@ HUGE = 1e12  # largest entry, whatever the loss
 LOOP = 5  # rounds of a loop before its growth is judged
 GAIN = 1e4  # growth of the gradient from the last to the first round of a loop
 DIVERGED = 1e4  # growth of the loss over the traced steps
+_ADDS = ("AddBackward", "SubBackward", "RsubBackward", "ExpandBackward")
+_LAYERS = ("Addmm", "Convolution", "Linear")  # beside a product, they add a bias
 
 
 def latest(session) -> dict[tuple[int, int], object]:
@@ -46,12 +48,13 @@ def cancels(events: list[Event], arrival: Event) -> bool:
     """Did large terms add up to (nearly) nothing in the last sum before the leaf?"""
     left = arrival.outputs[0].large
     for parent, sent in arrival.fed:
-        if left <= CANCELLED * sent.large:
+        if sent.large > 0 and left <= CANCELLED * sent.large:
             return True
         node = events[parent]
-        additive = node.name.startswith(("Addmm", "Add", "Sub", "Convolution", "Sum", "Linear"))
+        flat = len(arrival.outputs[0].shape) <= 1  # a bias: a layer only adds it
+        adds = node.name.startswith(_ADDS) or (flat and node.name.startswith(_LAYERS))
         entered = max((s.large for s in node.inputs), default=0.0)
-        if additive and len(arrival.outputs[0].shape) <= 1 and left <= CANCELLED * entered:
+        if adds and entered > 0 and left <= CANCELLED * entered:
             return True
     return False
 

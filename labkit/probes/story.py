@@ -9,6 +9,7 @@ from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.frames import file_name
 from labkit.probes.headroom import headroom
+from labkit.probes.heirs import unite
 from labkit.probes.raised import raised
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
@@ -19,6 +20,7 @@ from labkit.probes.verdict import Verdict
 def tell(session) -> Report:
     """The whole story of a session."""
     teller = Teller(session)
+    unite(session)
     finding = blame(session)
     parameters, leaves = fates(session)
     flow = Flow(session)

@@ -14,6 +14,9 @@ from tests.probes.corpus import (
     births,
     controls,
     finite,
+    grist,
+    grist_again,
+    grist_models,
     held_out,
     held_out_again,
     optimizer,
@@ -25,6 +28,9 @@ CASES: tuple[Case, ...] = tuple(
     case
     for room in (births, backward, optimizer, severed, finite, controls)
     for case in room.corpus.cases
+)
+GRIST: tuple[Case, ...] = tuple(
+    case for room in (grist, grist_again, grist_models) for case in room.corpus.cases
 )
 HELD_OUT: tuple[Case, ...] = tuple(held_out.corpus.cases)
 HELD_OUT_AGAIN: tuple[Case, ...] = tuple(held_out_again.corpus.cases)
