@@ -2,7 +2,7 @@
 
     from labkit.claims import paths
     paths.arrows("vae")          # plain data: what each arrow says, and where it stands
-    paths.travel("vae")          # runs each of them on a real model with one fault: one row each
+    paths.measured("vae")        # runs each of them on a real model with one fault: one row each
 
 An arrow says that what stands at its start causes what stands at its end. Each is run with one
 fault put in at the start; its verdict is a word of `VERDICTS`. An arrow without the guide's words
@@ -155,7 +155,7 @@ def arrows(diagram: str | None = None) -> tuple[Arrow, ...]:
     return tuple(sorted(chosen, key=lambda a: (DIAGRAMS.index(a.diagram), not a.by_guide)))
 
 
-def travel(diagram: str | None = None) -> tuple[Row, ...]:
+def measured(diagram: str | None = None) -> tuple[Row, ...]:
     """Run the arrows; one row each, in the order of `arrows`."""
     return tuple(
         Row(str(entry), entry.by_guide, step.verdict, step.evidence)

@@ -26,8 +26,8 @@ INF = float("inf")
 )
 def the_penalty_bounds_the_norm(weight: float = 1.0) -> Ruling:
     """Fit an operator to data that want a norm of 1.3, for weights of the penalty around one."""
-    norms = {w: _settled(w) for w in (0.0, weight, 100 * weight)}
-    bounded = _settled(0.0, NormBound(1.05))
+    norms = {w: settled(w) for w in (0.0, weight, 100 * weight)}
+    bounded = settled(0.0, NormBound(1.05))
     plain, soft, hard = norms.values()
     return protection(stops=soft < plain, leaks=soft > 1.0501), (
         f"Data that want a norm of 1.3 are fitted with {plain:.3f} without a penalty, {soft:.3f} "
@@ -37,7 +37,7 @@ def the_penalty_bounds_the_norm(weight: float = 1.0) -> Ruling:
     )
 
 
-def _settled(weight: float, bound=None, want: float = 1.3, steps: int = 30) -> float:
+def settled(weight: float, bound=None, want: float = 1.3, steps: int = 30) -> float:
     """The norm of the operator that was fitted to data that stretch one direction by `want`."""
     model = OperatorModel(4, 1, 1, n_basis=1)
     z, one = normal(64, 4), torch.ones(1, 2)

@@ -9,7 +9,7 @@ import torch
 from labkit.claims import names
 from labkit.claims.entry import VERDICTS
 from labkit.claims.operator_arrows import far_apart
-from labkit.claims.paths import MAP, NODES, arrow, arrows, travel
+from labkit.claims.paths import MAP, NODES, arrow, arrows, measured
 from labkit.claims.walk import put, walk
 from labkit.models.guards import GUIDE, OFF
 
@@ -57,7 +57,7 @@ def test_it_finds_what_was_measured(entry, steps):
 
 
 def test_a_second_journey_says_the_same_words(steps):
-    rows = travel()
+    rows = measured()
     assert [(row.verdict, row.evidence) for row in rows] == [
         (s.verdict, s.evidence) for s in steps.values()
     ]
