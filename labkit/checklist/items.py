@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 OK, FAULT, FOLLOWS, OPEN = "ok", "fault", "follows", "not run"
-MARKS = {OK: "✅", FAULT: "❌", FOLLOWS: "↳", OPEN: "–"}
+MARKS = {OK: "✓", FAULT: "✗", FOLLOWS: "↳", OPEN: "–"}
 NO_GRAD, NAN, FLOW, STABILITY = "no_grad", "NaN", "gradient flow", "stability"
 BEFORE, DURING, AFTER = "before training", "during training", "after training"
 

@@ -253,7 +253,7 @@ def test_one_fault_turns_exactly_one_item_red(name):
     result = make().check()
     assert [item.key for item in result.red] == [key], str(result)
     assert not result
-    line = next(line for line in str(result).splitlines() if "❌" in line)
+    line = next(line for line in str(result).splitlines() if "✗" in line)
     assert f"Remedy: {result[key].box.remedy}" in line
 
 
