@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from labkit.claims.entry import BOOK, VERDICTS, Claim, Finding
+from labkit.claims.table import Table
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
@@ -34,7 +35,7 @@ __all__ = ["VERDICTS", "Claim", "Finding", "Row", "all_claims", "docket", "names
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the docket: what was claimed, and what its run found now."""
+    """One line of the docket: what was claimed, and what its run found just now."""
 
     id: str
     english: str
@@ -67,9 +68,9 @@ def trial(id: str) -> Finding:
     return BOOK[id].run()
 
 
-def docket() -> tuple[Row, ...]:
-    """Run all claims; one row each, in the order of `names`."""
-    return tuple(
+def docket() -> Table:
+    """Run all claims; one `Row` each, in the order of `names`."""
+    return Table(
         Row(claim.id, claim.english, finding.verdict, finding.evidence)
         for claim in all_claims()
         for finding in (claim.run(),)

@@ -1,5 +1,6 @@
 """A claim, the function that runs it, and what the run found."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -65,12 +66,19 @@ def claim(id: str, *, chinese: str = "", english: str, where: str = "not in the 
         def run(*args, **changed) -> Finding:
             word, evidence = function(*args, **changed)
             _check(id, word)
-            return Finding(id, word, evidence)
+            return Finding(id, word, readable(evidence))
 
         BOOK[id] = Claim(id, chinese, english, where, verdict, run)
         return run
 
     return enter
+
+
+def readable(evidence: str) -> str:
+    """A sentence with NaN and Inf as words, 1e8 and 0 in place of 1e+08 and 0e+00."""
+    for word, plain in ((r"\bnan\b", "NaN"), (r"\binf\b", "Inf"), (r"\b0e\+00\b", "0")):
+        evidence = re.sub(word, plain, evidence)
+    return re.sub(r"(?<=\d)e([+-])0*(\d+)\b", lambda m: f"e{m[1].strip('+')}{m[2]}", evidence)
 
 
 def truth(as_written: bool, sometimes: bool = False) -> str:

@@ -109,8 +109,8 @@ def isnan_checks_the_input(check: Callable[[Tensor], object] = isnan) -> Ruling:
     loss.backward()
     half = float(torch.tensor(70000.0).half())
     return protection(stops=nan, leaks=bool(missed)), (
-        f"It tells NaN; it lets {len(missed)} others pass ({', '.join(f'{v:g}' for v in missed)}). "
-        f"One count of -3 makes the guarded model's loss {float(loss.detach()):g} and "
+        f"It tells NaN; it lets {len(missed)} others pass ({', '.join(f'{v:g}' for v in missed)}); "
+        f"one count of -3 makes the guarded model's loss {float(loss.detach()):g} and "
         f"{len(spoilt_gradients(model))} of 12 gradients bad; a count of 70000 is {half:g} in "
         "float16."
     )

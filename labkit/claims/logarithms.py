@@ -126,8 +126,8 @@ def eps_protects_the_likelihood(eps: float = EPS, log_mu: float = -25.0) -> Ruli
     finite = value > -float("inf")
     return protection(stops=finite, leaks=faded or half == 0), (
         f"A count of 5 at log mu = {log_mu:g} pulls with {pull:.2g} where the exact slope is "
-        f"{exact:.2g}: eps hides the gradient where the model is most wrong; in float16 it is "
-        f"{half:.0e}."
+        f"{exact:.2g}: eps hides the gradient where the model is most wrong; in float16 eps "
+        f"is {half:.0e}."
     )
 
 

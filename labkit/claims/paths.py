@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 
-from labkit.claims.entry import VERDICTS, Ruling
+from labkit.claims.entry import VERDICTS, Ruling, readable
+from labkit.claims.table import Table
 
 DIAGRAMS = ("vae", "operator")
 
@@ -135,7 +136,7 @@ def arrow(
             word, evidence = function(*args, **changed)
             if word not in VERDICTS:
                 raise ValueError(f"expected a verdict of {VERDICTS}; got {word!r}")
-            return Step(word, evidence)
+            return Step(word, readable(evidence))
 
         MAP.append(Arrow(diagram, start, end, by_guide, verdict, claims, run))
         return run
@@ -155,9 +156,9 @@ def arrows(diagram: str | None = None) -> tuple[Arrow, ...]:
     return tuple(sorted(chosen, key=lambda a: (DIAGRAMS.index(a.diagram), not a.by_guide)))
 
 
-def measured(diagram: str | None = None) -> tuple[Row, ...]:
-    """Run the arrows; one row each, in the order of `arrows`."""
-    return tuple(
+def measured(diagram: str | None = None) -> Table:
+    """Run the arrows; one `Row` each, in the order of `arrows`."""
+    return Table(
         Row(str(entry), entry.by_guide, step.verdict, step.evidence)
         for entry in arrows(diagram)
         for step in (entry.run(),)

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 
+from labkit.claims.entry import readable
+from labkit.claims.table import Table
+
 Outcome = tuple[dict[str, bool], str]  # each fault: stopped or not; the gradient, in a sentence
 
 
@@ -66,7 +69,9 @@ def point(
         def run(*args, **changed) -> Row:
             faults, gradient = function(*args, **changed)
             stopped = tuple(fault for fault, held in faults.items() if held)
-            return Row(guard, stopped, tuple(f for f in faults if f not in stopped), gradient)
+            return Row(
+                guard, stopped, tuple(f for f in faults if f not in stopped), readable(gradient)
+            )
 
         LIST.append(Point(guard, chinese, where, claims, stops, lets_through, run))
         return run
@@ -79,6 +84,6 @@ def points() -> tuple[Point, ...]:
     return tuple(sorted(LIST, key=lambda entry: entry.where))
 
 
-def measured() -> tuple[Row, ...]:
-    """Run the points; one row each, in the order of `points`."""
-    return tuple(entry.run() for entry in points())
+def measured() -> Table:
+    """Run the points; one `Row` each, in the order of `points`."""
+    return Table(entry.run() for entry in points())

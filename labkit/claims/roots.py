@@ -20,7 +20,8 @@ def sqrt_is_nan_below_zero_and_never_inf(point: float = 0.0) -> Ruling:
     (value, steep), minus = slope(torch.sqrt, point), slope(torch.sqrt, -point)[1]
     forward = below != below and finite
     return truth(forward and abs(steep) < float("inf"), sometimes=forward), (
-        f"Forward yes; but at {point:g}, where the value is {value:g}, the gradient is {steep:g} "
+        f"Forward it is so; but at {point:g}, where the value is {value:g}, the gradient is "
+        f"{steep:g} "
         f"({minus:g} at minus that): sqrt breaks in backward."
     )
 
@@ -75,7 +76,7 @@ def a_power_is_nan_for_negative_base_and_fraction(y: float = 2.0) -> Ruling:
     root, at_zero = slope(lambda x: x.abs() ** (1 / 3), 0.0)
     clean = in_exponent == in_exponent and at_zero == at_zero
     return truth(forward and clean, sometimes=forward), (
-        f"Forward yes; but (-2)**{y:g} is {value:g} with the gradient {in_exponent:g} in the "
+        f"Forward it is so; but (-2)**{y:g} is {value:g} with the gradient {in_exponent:g} in the "
         f"exponent, and |x|**(1/3) at 0 is {root:g} with the gradient {at_zero:g}."
     )
 

@@ -146,7 +146,7 @@ def an_infinite_loss_makes_all_parameters_nan(logvar: float = 89.5) -> Ruling:
         f"At logvar = {logvar:g} the loss is {loss:g}; backward spoils {now} parameters and "
         f"{len(bad)} of {total} gradients, those of {' and '.join(layers)}; then steps of SGD "
         "spoil "
-        f"{later[0]} parameters, and {later[1]}. A constant Inf in the loss spoils "
+        f"{later[0]} parameters, and {later[1]}; a constant Inf in the loss spoils "
         f"{len(spoilt_gradients(constant))} gradients."
     )
 

@@ -1,13 +1,18 @@
 """Every claim of the guide and of what it leaves out is run, and finds what was measured."""
 
-from dataclasses import FrozenInstanceError
+import ast
+import inspect
+import re
+import textwrap
+from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from labkit import claims
-from labkit.claims.entry import BOOK, FALSE, claim, protection, truth
+from labkit.claims.entry import BOOK, FALSE, claim, protection, readable, truth
+from labkit.claims.table import Table
 
 GUIDE = tuple(f"G{n:02}" for n in range(1, 96))
 MISSED = tuple(f"D{n:02}" for n in range(1, 28))
@@ -99,3 +104,50 @@ def test_a_taken_id_and_a_word_of_ones_own_are_refused():
 )
 def test_a_verdict_follows_from_what_was_seen(ruling, word):
     assert ruling == word
+
+
+def test_numbers_are_told_in_words():
+    told = readable("nan, -inf, torch.nan_to_num, 1e+08, 0e+00, 3.4e+38, 2e-09, -1e+16, inference")
+    assert told == "NaN, -Inf, torch.nan_to_num, 1e8, 0, 3.4e38, 2e-9, -1e16, inference"
+
+
+def test_the_docket_is_plain_data_that_shows_itself(findings):
+    rows = claims.docket()
+    assert [row.id for row in rows] == list(claims.names())
+    assert rows[19].english == "log(x) is NaN for x <= 0."
+    first, *_ = repr(rows).splitlines()
+    assert first.startswith("G01 | When tensors are added up")
+    head, line, *body = rows._repr_markdown_().splitlines()
+    assert head == "| id | english | verdict | evidence |"
+    assert line == "| --- | --- | --- | --- |"
+    assert len(body) == len(rows)
+    assert all(len(re.split(r"(?<!\\)\|", row)) == 6 for row in body)
+    assert Table()._repr_markdown_() == ""
+
+
+def test_a_table_words_its_cells():
+    @dataclass
+    class Pair:
+        in_time: bool
+        names: tuple[str, ...]
+
+    rows = Table([Pair(True, ("a", "b")), Pair(False, ())])
+    assert repr(rows) == "yes | a; b\nno | "
+    assert rows._repr_markdown_().splitlines()[0] == "| in time | names |"
+
+
+def returned(function) -> ast.expr:
+    """The first part of what a function returns at its end: its verdict."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function)))).body
+    return tree.body[-1].value.elts[0]
+
+
+@pytest.mark.parametrize("entry", claims.all_claims(), ids=lambda entry: entry.id)
+def test_no_verdict_is_a_constant(entry):
+    verdict = returned(entry.run)
+    if entry.id == "G95":  # nothing can be run
+        assert isinstance(verdict, ast.Name)
+        return
+    assert verdict.func.id in ("truth", "protection")
+    given = [*verdict.args, *(keyword.value for keyword in verdict.keywords)]
+    assert not all(isinstance(value, ast.Constant) for value in given)
