@@ -26,7 +26,19 @@ def test(extra: list[str]) -> int:
     install.ready("tests")
     if missing:
         say("\n".join(["=" * 70, chromium.MISSING, "All other tests run.", "=" * 70]))
-    return venv.call("-m", "pytest", *extra)
+    return venv.call("-m", "pytest", *spread(extra, os.cpu_count() or 1), *extra)
+
+
+def spread(extra: list[str], cores: int) -> tuple[str, ...]:
+    """Tests on up to four cores, a file at a time: the cells of a notebook stay together.
+
+    Args:
+        extra: what goes to pytest; one who debugs, or says how many, is left alone.
+        cores: of this machine.
+    """
+    if cores == 1 or any(word.startswith(("-n", "--pdb", "--trace", "-s")) for word in extra):
+        return ()
+    return ("-n", str(min(cores, 4)), "--dist", "loadfile")
 
 
 def setup(extra: list[str]) -> int:
@@ -50,6 +62,12 @@ def workshop(extra: list[str]) -> int:
     """make the learner's and the facilitator's edition of the notebooks"""
     install.ready("lab")
     return venv.call("notebooks/editions.py", *extra)
+
+
+def site(extra: list[str]) -> int:
+    """make the pages that need no kernel, in site/ (all of them: some minutes)"""
+    install.ready("tests")
+    return venv.call("notebooks/build_site.py", *extra)
 
 
 def lint(extra: list[str]) -> int:
@@ -90,6 +108,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "setup": setup,
     "here": here,
     "notebooks": notebooks,
+    "site": site,
     "workshop": workshop,
     "lint": lint,
     "bench": bench,

@@ -1,5 +1,7 @@
 """The commands: listed, described, and honest about what stopped them."""
 
+import pytest
+
 from bootstrap import Stop, commands, copies
 
 
@@ -24,3 +26,19 @@ def test_clean_keeps_the_learners_notebooks(monkeypatch, tmp_path):
         (tmp_path / name).mkdir()
     commands.clean([])
     assert [p.name for p in tmp_path.iterdir()] == ["my_lab"]
+
+
+@pytest.mark.parametrize(
+    ("extra", "cores", "expected"),
+    [
+        ([], 2, "2"),
+        (["-k", "panel"], 64, "4"),
+        ([], 1, None),
+        (["--pdb"], 2, None),
+        (["-n", "7"], 2, None),
+    ],
+)
+def test_the_suite_runs_on_the_cores_that_are_there(extra, cores, expected):
+    options = commands.spread(extra, cores)
+    assert (options[1] if options else None) == expected
+    assert not options or options[2:] == ("--dist", "loadfile")
