@@ -6,10 +6,22 @@ from labkit.checklist import checklist
 from labkit.compare import compare
 from labkit.fold import answer
 from labkit.probes.trace import trace
+from labkit.record import hint, predict
 from labkit.watch import watch
 
 __version__ = "0.1.0"
-__all__ = ["Bench", "Panel", "answer", "check", "checklist", "compare", "trace", "watch"]
+__all__ = [
+    "Bench",
+    "Panel",
+    "answer",
+    "check",
+    "checklist",
+    "compare",
+    "hint",
+    "predict",
+    "trace",
+    "watch",
+]
 
 
 def __getattr__(name: str):

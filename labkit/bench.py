@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import ModuleType
 from typing import Any
 
+from labkit.news import tell
 from labkit.probes.report import Culprit, Report
 from labkit.probes.verdict import Verdict
 
@@ -126,6 +127,11 @@ class Bench:
         self.reading: Reading | None = None
         self._listeners: list[Callable[[Reading], None]] = []
 
+    @property
+    def name(self) -> str:
+        """Of the failure, as in ``Bench(name)``."""
+        return self.failure.__name__.rpartition(".")[2]
+
     def turn(self, case: str | None = None, *, repair: Any = ..., **settings: Any) -> Reading:
         """Set a case, some knobs or a repair, run once and return the reading.
 
@@ -143,6 +149,7 @@ class Bench:
         self.settings, self.repair, self.reading = wanted, chosen, reading
         for listener in tuple(self._listeners):
             listener(reading)
+        tell("turned", self.name, verdict=str(reading.verdict))
         return reading
 
     def sweep(self, knob: str, values: Iterable[Any] | int = 9) -> tuple[Reading, ...]:
@@ -159,13 +166,12 @@ class Bench:
 
     def code(self) -> str:
         """The one line that reproduces the present setting."""
-        name = self.failure.__name__.rpartition(".")[2]
         changed = [
             f"{knob}={getattr(self.settings, knob)!r}"
             for knob in self.knobs
             if getattr(self.settings, knob) != self.knobs[knob].default
         ]
-        return f"Bench({name!r}).turn({', '.join(changed)})"
+        return f"Bench({self.name!r}).turn({', '.join(changed)})"
 
     def source(self, form: str | None = None) -> str:
         """The source of one of the failure's forms; of the one in use if none is named."""

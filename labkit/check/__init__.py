@@ -9,7 +9,8 @@ from types import ModuleType
 
 from labkit.bench import Bench
 from labkit.check.demands import demands
-from labkit.check.fit import NotYet, fits
+from labkit.check.fit import WRITE, NotYet, fits
+from labkit.news import tell
 
 ROUNDS = 3  # of timing; the median counts
 
@@ -49,7 +50,13 @@ def check(failure: Bench | ModuleType | str, mine: Callable) -> Result:
     Raises:
         ValueError: an unknown failure.
     """
-    failure = (failure if isinstance(failure, Bench) else Bench(failure)).failure
+    bench = failure if isinstance(failure, Bench) else Bench(failure)
+    result = _checked(bench.failure, mine)
+    tell("checked", bench.name, passed=result.passed, written=result.hint != WRITE)
+    return result
+
+
+def _checked(failure: ModuleType, mine: Callable) -> Result:
     try:
         fits(failure, mine)
     except NotYet as stop:

@@ -16,6 +16,7 @@ SAME_AGAIN = {  # for a kernel whose outputs are compared
     "OMP_NUM_THREADS": "1",  # same sums, same bits
     "MKL_NUM_THREADS": "1",
     "TQDM_DISABLE": "1",  # a progress bar tells the time
+    "LABKIT_RECORD": "off",  # nobody learns here
 }
 PATIENCE = 120  # seconds until a cell that hangs is given up; a busy machine may be slow
 WIDGET = "application/vnd.jupyter.widget-view+json"

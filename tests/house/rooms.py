@@ -23,8 +23,8 @@ def room(packages: str = "", rooms: str = "", lazily: str = "") -> Room:
 
 
 EVERY = (
-    "bench cells check checklist claims compare draw failures fold guide kernels models panel "
-    "probes progress training watch"
+    "bench cells check checklist claims compare draw failures fold guide kernels models news "
+    "panel probes progress record training watch"
 )
 ROOMS = {
     "probes": room("torch"),
@@ -32,11 +32,13 @@ ROOMS = {
     "kernels": room("torch numpy"),
     "models": room("torch numpy", "cells kernels"),
     "training": room("torch numpy", "cells kernels models"),
-    "bench": room("", "probes", lazily="failures"),  # loads a failure by its name
+    "news": room(),
+    "bench": room("", "probes news", lazily="failures"),  # loads a failure by its name
     "compare": room("", "bench probes"),
     "failures": room("torch numpy", "cells kernels models training probes guide watch bench"),
     "claims": room("torch numpy", "cells kernels models training probes bench"),
-    "check": room("torch", "failures bench probes"),
+    "check": room("torch", "failures bench probes news"),
+    "record": room("", "bench news"),
     "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench"),
     "panel": room("ipywidgets anywidget traitlets IPython", "draw probes bench failures fold"),
     "fold": room(),
@@ -45,7 +47,7 @@ ROOMS = {
     "checklist": room("torch", "probes guide"),
     "watch": room("torch numpy", "probes"),
     "": room(
-        "", "bench check checklist compare fold probes watch", lazily=EVERY
+        "", "bench check checklist compare fold probes record watch", lazily=EVERY
     ),  # what a notebook imports
 }
 
