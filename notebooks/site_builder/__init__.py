@@ -1,0 +1,1 @@
+"""How the pages without a kernel are made: capture what moves, render what is written."""

@@ -1,0 +1,75 @@
+"""Prose to HTML that needs nothing from elsewhere: formulas as MathML, names as links."""
+
+import re
+from typing import Any
+
+from jinja2 import pass_context
+from latex2mathml.converter import convert
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+LARGE_BARS = r"(\\[Bb]igg?[lr]?)\\\|"  # the converter enlarges the sign itself, not its name
+
+
+class Renderer(IPythonRenderer):
+    """Markdown as nbconvert writes it, but for formulas and for links between notebooks.
+
+    Args:
+        pages: stems of the notebooks that have a page; their names in backticks become links.
+    """
+
+    def __init__(self, pages: frozenset[str] = frozenset()):
+        super().__init__(escape=False, exclude_anchor_links=True)
+        self.pages = pages
+
+    def block_math(self, body: str) -> str:
+        """A formula on a line of its own."""
+        return mathml(body, "block")
+
+    def inline_math(self, body: str) -> str:
+        """A formula in a sentence."""
+        return mathml(body, "inline")
+
+    def codespan(self, text: str) -> str:
+        """Code in a sentence; the name of a notebook leads to its page."""
+        shown = super().codespan(text)
+        return f'<a href="{text}.html">{shown}</a>' if text in self.pages else shown
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        """A link; one to a notebook leads to its page."""
+        return super().link(text, re.sub(r"\.ipynb(?=#|$)", ".html", url), title)
+
+    def heading(self, text: str, level: int, **attributes: Any) -> str:
+        """A heading with an address of its own."""
+        name = re.sub(r"[^\w]+", "-", re.sub(r"<[^>]+>", "", text)).strip("-").lower()
+        return f'<h{level} id="{name}">{text}</h{level}>\n'
+
+
+class Exporter(HTMLExporter):
+    """Cells to HTML without head, scripts or styles.
+
+    Args:
+        pages: stems of the notebooks that have a page.
+    """
+
+    def __init__(self, pages: frozenset[str] = frozenset(), **options: Any):
+        bare = {"exclude_input_prompt": True, "exclude_output_prompt": True}
+        super().__init__(template_name="basic", **bare, **options)
+        self.pages = pages
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        """The filter that the template calls."""
+        return MarkdownWithMath(renderer=Renderer(self.pages)).render(source)
+
+
+def mathml(latex: str, display: str) -> str:
+    """A formula as MathML, which browsers draw by themselves.
+
+    Raises:
+        ValueError: a command that the converter does not know; it would be shown as it is written.
+    """
+    made = convert(re.sub(LARGE_BARS, r"\1‖", latex.strip()), display=display)
+    if left := re.search(r"\\[^<]*", made):
+        raise ValueError(f"formula: MathML has no {left[0]}, in {latex.strip()}")
+    return made
