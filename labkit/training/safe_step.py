@@ -41,9 +41,9 @@ def safe_step(
     buffers = list(buffers)
     before = [buffer.clone() for buffer in buffers]
     optimizer.zero_grad(set_to_none=True)
-    value = loss() if callable(loss) else loss
-    size, norm, grads = float(value.detach()), nan, {}
-    reason = "" if isfinite(size) else f"loss is {size}"
+    value, reason = evaluated(loss)
+    size, norm, grads = nan if value is None else float(value.detach()), nan, {}
+    reason = reason or ("" if isfinite(size) else f"loss is {size}")
     if not reason:
         value.backward()
         named = (p if isinstance(p, tuple) else (str(i), p) for i, p in enumerate(params))
@@ -58,6 +58,14 @@ def safe_step(
         torch._foreach_mul_(list(grads.values()), max_norm / norm)
     optimizer.step()
     return Step(True, "", size, norm)
+
+
+def evaluated(loss: Tensor | Callable[[], Tensor]) -> tuple[Tensor | None, str]:
+    """The loss; or none, and what a guard in the mode `refuse` said."""
+    try:
+        return (loss() if callable(loss) else loss), ""
+    except FloatingPointError as refusal:
+        return None, str(refusal)
 
 
 def gradient_norm(grads: dict[str, Tensor]) -> tuple[float, str]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from labkit.cells.simulate import simulate
-from labkit.models.guards import GUIDE
+from labkit.models.guards import GUIDE, Guard
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.training.train import Run, TrainingFailed, safe_step, train_vae, trained_vae
 
@@ -76,6 +76,15 @@ def test_a_bad_gradient_is_named():
     loss = model(torch.randn(8, 3)).mean() + Spoil.apply(model[2].bias, float("nan")).sum()
     step = safe_step(loss, optimizer, model.named_parameters())
     assert step.reason == "gradient not finite: 2.bias"
+
+
+def test_a_guard_that_refuses_is_a_refusal_with_its_reason():
+    weight = nn.Parameter(torch.tensor(30.0))
+    guard = Guard("logvar", "refuse", -10.0, 10.0)
+    step = safe_step(lambda: guard(weight).exp(), torch.optim.SGD([weight], 0.1), [weight])
+    assert not step.accepted
+    assert step.reason == "expected finite values in [-10, 10]; got 30"
+    assert (weight.item(), weight.grad) == (30.0, None)
 
 
 def test_an_accepted_step_moves_parameters_and_running_statistics():
