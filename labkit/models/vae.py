@@ -121,8 +121,9 @@ def elbo_loss(
         The loss, and {"reconstruction", "kl"}, scalars.
 
     Breaks when: (trained model, 64 cells, float32, every logvar the same) `logvar` is not capped:
-        Inf from 83.2, where the KL summed over the cells overflows. `log_r` neither: Inf from
-        23.2. `guide` form without its guards: NaN from 5.0, where r_x overflows.
+        bad gradients from 76.3, Inf from 83.2, where the KL summed over the cells overflows.
+        `log_r` neither: bad gradients from 19.3, Inf from 23.2. `guide` form without its guards:
+        bad gradients from 4.7, NaN from 5.0, where r_x overflows.
 
     Source: Kingma & Welling 2014, eq. 10; Lopez et al. 2018 for the negative binomial.
     """
