@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -158,6 +159,41 @@ class Bench:
         points = self.knobs[knob].grid(values) if isinstance(values, int) else tuple(values)
         wanted = [replace(self.settings, **self._checked({knob: point})) for point in points]
         return tuple(self.failure.run(settings, repair=self.repair) for settings in wanted)
+
+    def map(
+        self, x: str = "", y: str = "", xs: Iterable[Any] | int = 12, ys: Iterable[Any] | int = 9
+    ) -> Any:
+        """Verdicts over two knobs, the others as they are; the bench itself does not move.
+
+        Args:
+            x, y: two knobs. Without them the map that the failure declares: it is read from a
+                file that was measured ahead of time, or measured if a repair is on the bench.
+            xs, ys: their values in order, or how many between their ends.
+
+        Returns:
+            A `labkit.maps.FailureMap`.
+
+        Raises:
+            ValueError: an unknown knob, the same twice, or no knobs where no map is declared.
+        """
+        from labkit import maps
+
+        declared = getattr(self.failure, "MAP", None)
+        if not x and not y and declared:
+            if self.repair is None:
+                return maps.stored(self.failure, self.settings)
+            (x, xs), (y, ys) = declared.items()  # stored maps know nothing of this repair
+        if x == y or not {x, y} <= self.knobs.keys():
+            known = ", ".join(self.knobs)
+            raise ValueError(f"map: expected two knobs out of {known}; got {x!r} and {y!r}")
+        points = (
+            self.knobs[knob].grid(values)
+            if isinstance(values, int)
+            else tuple(self.knobs[knob].check(value) for value in values)
+            for knob, values in ((x, xs), (y, ys))
+        )
+        run = partial(self.failure.run, repair=self.repair)
+        return maps.measured(run, self.settings, x, y, *points)
 
     def watch(self, listener: Callable[[Reading], None]) -> Callable[[], None]:
         """Call `listener(reading)` after every turn; returns a function that ends it."""

@@ -10,8 +10,8 @@ const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 
-const picture = (attributes) => {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+const picture = (attributes, tag = "svg") => {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   return node;
 };
@@ -244,6 +244,74 @@ function render({ model, el }) {
   left.append(graph, make("div", { class: "lk-zoom" },
     zoomer("+", "zoom in", 1.3), zoomer("−", "zoom out", 1 / 1.3), zoomer("◻", "show all", 0)));
 
+  /* map: a click or Enter sets the bench there ------------------------------------------- */
+
+  const HOW = "Click a cell, or walk with the arrow keys and press Enter, to set the bench there.";
+  const map = picture({ class: "lk-map", tabindex: 0, role: "group", "aria-roledescription": "map", "font-size": 11 });
+  const told = make("p", { class: "lk-told" });
+  const mapTitle = make("summary");
+  const chart = make("details", { class: "lk-chart", open: "" }, mapTitle, map, told);
+  const [halo, ring, cursor] = [["lk-stand-halo", 21], ["lk-stand", 21], ["lk-cursor", 27]].map(([role, side]) =>
+    picture({ class: role, x: -side / 2, y: -side / 2, width: side, height: side, rx: role === "lk-cursor" ? 3 : side / 2, visibility: "hidden" }, "rect"));
+  let [drawn, at] = [null, null]; // the map on the page, the cell under cursor or pointer
+
+  const stand = (node, spot) => {
+    node.setAttribute("visibility", spot ? "visible" : "hidden");
+    if (spot) node.setAttribute("transform", `translate(${spot.x} ${spot.y})`);
+  };
+  const aim = (cell) => {
+    at = cell;
+    stand(cursor, at);
+    const { aside = "" } = model.get("frame").here || {};
+    const words = at ? `${at.words}.` : HOW;
+    const text = aside ? `${words} But ${aside}.` : words;
+    if (told.textContent !== text) told.textContent = text;
+  };
+  const nearest = ({ x, y }) => {
+    const far = (cell) => (cell.x - x) ** 2 + (cell.y - y) ** 2;
+    return model.get("chart").cells.reduce((best, cell) => (far(cell) < far(best) ? cell : best));
+  };
+  const pointedCell = (event) => {
+    const spot = new DOMPoint(event.clientX, event.clientY).matrixTransform(map.getScreenCTM().inverse());
+    const cell = nearest(spot);
+    return Math.abs(cell.x - spot.x) < 24 && Math.abs(cell.y - spot.y) < 13 ? cell : null;
+  };
+  const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  map.addEventListener("pointermove", (event) => aim(pointedCell(event)));
+  map.addEventListener("pointerleave", () => aim(null));
+  map.addEventListener("click", (event) => { const cell = pointedCell(event); if (cell) set(cell.set); });
+  map.addEventListener("focus", () => { if (map.matches(":focus-visible")) aim(nearest(model.get("frame").here)); });
+  map.addEventListener("blur", () => aim(null));
+  map.addEventListener("keydown", (event) => {
+    const step = STEPS[event.key];
+    if (event.ctrlKey || event.metaKey || event.altKey || !(step || ["Enter", " "].includes(event.key))) return;
+    const from = at || nearest(model.get("frame").here);
+    if (step) aim(model.get("chart").cells.find((c) => c.column === from.column + step[0] && c.row === from.row + step[1]) || from);
+    else set(from.set);
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  const survey = () => {
+    const found = model.get("chart");
+    chart.hidden = !found.id;
+    if (chart.hidden) return;
+    if (found !== drawn) {
+      drawn = found;
+      draw(map, found);
+      map.setAttribute("aria-label", found.title);
+      map.setAttribute("aria-description", `${HOW} ${found.alt}`);
+      map.style.maxWidth = `${found.width * 1.15}px`;
+      mapTitle.textContent = found.title;
+      map.append(halo, ring, cursor);
+      if (at) at = found.cells.find((cell) => cell.column === at.column && cell.row === at.row) || null;
+    }
+    const { here } = model.get("frame");
+    stand(halo, here);
+    stand(ring, here);
+    aim(at);
+    told.setAttribute("aria-live", document.activeElement === map ? "polite" : "off");
+  };
+
   /* the whole --------------------------------------------------------------------------- */
 
   const right = make("div", { class: "lk-right" }, knobs);
@@ -252,7 +320,7 @@ function render({ model, el }) {
     make("dl", {}, ...spec.card.flatMap(([term, text]) => [make("dt", {}, term), make("dd", {}, text)])));
   const panel = make("div", { class: "lk-panel", role: "group", "aria-label": `Bench: ${spec.title}` },
     badge, make("div", { class: "lk-body" }, left, right),
-    make("div", { class: "lk-foot" }, detail, make("div", { class: "lk-code" }, code, copy)), card);
+    make("div", { class: "lk-foot" }, detail, make("div", { class: "lk-code" }, code, copy)), chart, card);
   for (const kind of ["keydown", "keyup", "keypress"]) {
     // JupyterLab must not take the keys that turn a knob
     panel.addEventListener(kind, (event) => event.stopPropagation());
@@ -273,6 +341,7 @@ function render({ model, el }) {
       if (frame.gradients !== before.gradients) draw(gradients, frame.gradients);
     }
     explain();
+    survey();
   };
 
   renew();

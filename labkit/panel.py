@@ -13,6 +13,7 @@ from typing import Any
 import anywidget
 import traitlets
 
+from labkit import maps
 from labkit.bench import Bench, Knob, Reading
 from labkit.draw import draw_picture, live
 
@@ -22,7 +23,7 @@ DARK = ':is([data-jp-theme-light="false"], .vscode-dark) '  # how a page says th
 
 
 class Panel(anywidget.AnyWidget):
-    """Knobs, badge, propagation graph, timeline and gradients of one bench.
+    """Knobs, badge, propagation graph, timeline, gradients and failure map of one bench.
 
     Args:
         bench: the bench to show; it is turned once if it was never turned.
@@ -35,6 +36,7 @@ class Panel(anywidget.AnyWidget):
     settings = traitlets.Dict().tag(sync=True)  # both ways: what the hand or the code has set
     graph = traitlets.Dict().tag(sync=True)  # the graph of this topology, laid out
     frame = traitlets.Dict().tag(sync=True)  # what this reading shows
+    chart = traitlets.Dict().tag(sync=True)  # the failure map of these options; empty: none
     pointed = traitlets.Int(-1).tag(sync=True)  # from the page: the op under the pointer, or -1
     detail = traitlets.Dict().tag(sync=True)  # words about that op
 
@@ -70,8 +72,20 @@ class Panel(anywidget.AnyWidget):
             if live.topology(reading.report) != self.graph.get("id"):
                 self.graph = live.graph(reading.report)
                 self.pointed = -1  # its ops have other numbers
-            self.frame = {**live.frame(reading), "code": self.bench.code()}
+            here = self._chart(reading.settings)
+            self.frame = {**live.frame(reading), "code": self.bench.code(), "here": here}
             self.detail = live.detail(reading.report, self.pointed)
+
+    def _chart(self, settings: Any) -> dict[str, Any]:
+        """Where the bench stands on its map, which is sent first if it is another one."""
+        failure = self.bench.failure
+        found = maps.stored(failure, settings)
+        if found is None:
+            return {}
+        layer = maps.layer_of(failure, settings)
+        if layer != self.chart.get("id"):
+            self.chart = {"id": layer, **live.chart(found)}
+        return live.here(found, maps.held(failure), self.bench.repair)
 
     def _pointed(self, change: dict[str, Any]) -> None:
         self.detail = live.detail(self.bench.reading.report, change["new"])

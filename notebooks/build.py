@@ -2,6 +2,7 @@
 
     python notebooks/build.py                     every notebook
     python notebooks/build.py exploding_logvar    some of them
+    python notebooks/build.py --maps              measure the failure maps anew first
     python notebooks/build.py --check             change nothing; fail if a notebook would change
 
 Edit ``notebooks/text/NN_slug.py``, never the notebook: a build replaces it.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from builder.maps import map_faults, measure
 from builder.outline import faults, name_of
 from builder.run import dumps, run, tidy
 from builder.text import read_text
@@ -97,12 +99,17 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
     """Build from the command line; 0 if all is well. With --check a change is not."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("slug", nargs="*", help="notebooks to build; all if none is named")
+    parser.add_argument("--maps", action="store_true", help="measure the failure maps anew")
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a change")
     options = parser.parse_args(arguments)
     try:
         chosen = texts(options.slug, folder)
     except ValueError as error:
         parser.error(str(error))
+    if options.maps and options.check:
+        parser.error("--maps writes the maps, and --check shall write nothing: choose one")
+    for text in chosen if options.maps else ():
+        print(f"{text.stem}: {measure(text.stem[3:]) or 'no map'}", flush=True)
     results = [_one(text, folder, options.check) for text in chosen]
     return 0 if all(results) else 1
 
@@ -113,11 +120,12 @@ def _one(text: Path, folder: Path, check: bool) -> bool:
     built = build(text, folder)
     change = changes(old, built.text) if built.text else "failed"
     print(f"{text.stem}: {change}; {built.seconds:.1f} s, {len(built.text.encode()) // 1000} kB")
-    for fault in built.faults:
+    found = [*built.faults, *(map_faults(text.stem[3:]) if folder == HERE else ())]
+    for fault in found:
         print(f"  ✗ {fault}")
     if built.text and built.text != old and not check:
         write(target, built.text)
-    return not built.faults and not (check and built.text != old)
+    return not found and not (check and built.text != old)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from labkit.draw.figures import (
     draw_gradients,
     draw_graph,
+    draw_map,
     draw_picture,
     draw_strip,
     draw_timeline,
@@ -18,6 +19,7 @@ __all__ = [
     "draw_gradients",
     "draw_graph",
     "draw_latent",
+    "draw_map",
     "draw_picture",
     "draw_scores",
     "draw_strip",

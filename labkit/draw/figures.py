@@ -5,12 +5,14 @@ from collections.abc import Iterable, Sequence
 from labkit.bench import Reading, knobs_of
 from labkit.draw.gradients import gradients_scene
 from labkit.draw.graph import graph_scene
+from labkit.draw.maps import map_scene
 from labkit.draw.paint import Picture, paint
 from labkit.draw.scene import Box, Item, Scene, Words, shortened, width_of
 from labkit.draw.strip import strip_scene
 from labkit.draw.theme import STATES
 from labkit.draw.timeline import timeline_scene
 from labkit.draw.words import story
+from labkit.maps import FailureMap
 from labkit.probes.report import Report
 
 MARGIN, GAP, SPACE = 12.0, 28.0, 18.0
@@ -48,6 +50,15 @@ def draw_strip(readings: Sequence[Reading], knob: str) -> Picture:
         ValueError: no reading, or a knob that the readings do not have.
     """
     return paint(_framed(strip_scene(readings, knob)))
+
+
+def draw_map(chart: FailureMap) -> Picture:
+    """A failure map: the verdict over two knobs, and where the bench stands.
+
+    Args:
+        chart: from `Bench.map()`.
+    """
+    return paint(_framed(map_scene(chart)))
 
 
 def picture_scene(reading: Reading) -> Scene:

@@ -93,6 +93,9 @@ def inks(dark: bool = False) -> dict[str, Ink]:
         "room": Ink(fill=ceiling + "38"),
         "above": Ink(fill=ceiling + "14"),
         "below": Ink(fill=floor + "14"),
+        "stand": Ink(stroke=ink, width=2.4),
+        "stand halo": Ink(stroke=paper, width=6.0),
+        "cursor": Ink(stroke=ink, width=1.6, dash=(3, 2)),
         "born line": Ink(stroke=ink, width=1.2, dash=(2, 2)),
     }
     for name, state in STATES.items():

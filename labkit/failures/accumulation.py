@@ -89,6 +89,8 @@ FORMS: dict[str, Form] = {
     "list": through_list,
 }
 FORM_KNOB = "total"
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+MAP = {"cells": (2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512), "dtype": DTYPES}
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,7 @@ class Settings:
     """The knobs of this bench."""
 
     cells: float = dial(8, 2, 512, 2, "", "each is one term of the sum")
-    dtype: str = choice(
-        "float32", ("float16", "bfloat16", "float32", "float64"), "of the terms and their total"
-    )
+    dtype: str = choice("float32", DTYPES, "of the terms and their total")
     total: str = choice("mean", FORMS, "how the terms become one loss")
 
 

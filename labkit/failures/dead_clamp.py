@@ -81,6 +81,8 @@ FORMS: dict[str, Form] = {
     "inward": inward,
 }
 FORM_KNOB = "guard"
+SHIFTS = (-60, -40, -25, -15, -10, -5, 0, 5, 10, 15, 25, 50, 90, 140)
+MAP = {"shift": SHIFTS, "guard": tuple(FORMS)}
 
 
 @dataclass(frozen=True)

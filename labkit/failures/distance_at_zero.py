@@ -94,6 +94,7 @@ FORMS: dict[str, Form] = {
     "double where": double_where,
 }
 FORM_KNOB = "length"
+MAP = {"scale": range(-6, 5), "eps": range(-48, 1, 6)}
 TRUE = 1e-4  # of the value, relative to float64; rounding of one step stays near 1e-7
 
 
@@ -106,6 +107,7 @@ class Settings:
     length: str = choice("root", FORMS, "length of a difference of two cells")
     scale: float = dial(0.0, -6, 4, 1, "log10", "unit of the latent space")
     dtype: str = choice("float32", ("float32", "float64"), "of cells and operator")
+    eps: float = dial(-8.0, -48, 0, 0.5, "log10", "the constant of the length that has one")
 
 
 CASES = {
@@ -123,7 +125,8 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
         settings: the knobs.
         repair: a function of differences, shape (pair, latent), to lengths, shape (pair,).
     """
-    length = repair or FORMS[settings.length]
+    form = repair or FORMS[settings.length]
+    length = partial(form, eps=10.0**settings.eps) if form is shifted and not repair else form
     step, before, after = _prepared(settings, settings.dtype)
     with torch.no_grad():  # first: it also prepares the pairs, which are no part of the step
         wide_step, *wide = _prepared(settings, "float64")

@@ -52,6 +52,8 @@ FORMS: dict[str, Form] = {
     "straight-through": straight_through,
 }
 FORM_KNOB = "guard"
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+MAP = {"shift": range(-40, 201, 20), "dtype": DTYPES}
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,7 @@ class Settings:
     """The knobs of this bench."""
 
     shift: float = dial(0.0, -40, 200, 0.5, "nats", "added to the encoder's log-variance")
-    dtype: str = choice(
-        "float32", ("float16", "bfloat16", "float32", "float64"), "of model and data"
-    )
+    dtype: str = choice("float32", DTYPES, "of model and data")
     guard: str = choice("none", FORMS, "applied to logvar before the sampler and the KL")
 
 

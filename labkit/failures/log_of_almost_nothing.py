@@ -6,7 +6,7 @@ the pull is x mu / (mu + eps): it fades with mu itself. In float16 the usual eps
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import log10
 
 import torch
@@ -94,6 +94,8 @@ FORMS: dict[str, Form] = {
     "log mu": as_log,
 }
 FORM_KNOB = "way"
+CONSTANT = (added, clamped, softplus)  # the ways that have an eps
+MAP = {"shift": range(-120, 1, 10), "eps": range(-40, 0, 4)}
 OFF = 1e-2  # of the loss, relative; bfloat16 rounding of a healthy step stays near 1e-3
 
 
@@ -104,6 +106,7 @@ class Settings:
     shift: float = dial(0.0, -120, 0, 0.5, "nats", "added to the decoder's output for log mu")
     way: str = choice("log mu", FORMS, "from the decoder's output to log mu")
     dtype: str = choice("float32", ("float16", "bfloat16", "float32", "float64"), "of the model")
+    eps: float = dial(-8.0, -40, -2, 0.5, "log10", "the constant of the ways that have one")
 
 
 CASES = {
@@ -121,14 +124,15 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
         settings: the knobs.
         repair: from the decoder's output, shape (cell, gene), to log mu, same shape.
     """
-    way = repair or FORMS[settings.way]
+    form = repair or FORMS[settings.way]
+    way = partial(form, eps=10.0**settings.eps) if form in CONSTANT and not repair else form
     model, cells = _prepared(settings.shift, settings.dtype)
     report = trace(lambda: loss(model, cells, way), model=model)
     with torch.no_grad():
         truth = float(loss(*_prepared(settings.shift, "float64"), as_log))
     value = report.losses[0]
     # A constant is as wrong in float64, so the tracer cannot know. Softplus is another model.
-    off = abs(value - truth) > OFF * abs(truth) and way is not softplus
+    off = abs(value - truth) > OFF * abs(truth) and form is not softplus
     if report.verdict == Verdict.HEALTHY and off:
         report = _wrong(report, "the loss is far from that of the model's own mu")
     return Reading(settings, report.verdict, report, value, truth)

@@ -91,6 +91,8 @@ FORMS: dict[str, Form] = {
     "stable": stable,
 }
 FORM_KNOB = "likelihood"
+SHIFTS = (-100, -80, -60, -40, -20, 0, 5, 10, 15, 20, 40, 60, 75, 90)
+MAP = {"shift": SHIFTS, "likelihood": tuple(FORMS)}
 VALUE_OFF = 1e-3  # of the loss, relative; rounding of a healthy step stays near 1e-6
 SLOPE_OFF = 0.1  # of the norm of the gradient that fc_r gets, relative
 SLOPE = "decoder.fc_r.bias"

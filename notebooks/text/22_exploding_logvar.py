@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_gradients, draw_graph, draw_strip
+from labkit.draw import draw_curves, draw_gradients, draw_graph, draw_map, draw_strip
 from labkit.failures import exploding_logvar
 
 bench = Bench(exploding_logvar)
@@ -105,6 +105,7 @@ Panel(bench)
 #
 # ## Strip
 # The same knob without a kernel: first with no guard, then with the guide's clamp in both places.
+# Last, a map of two knobs: no guard, in every dtype. The panel above has it too; there a click sets the bench.
 
 # %%
 stops = (-20, 0, 20, 60, 86, 90, 120, 185)
@@ -112,14 +113,20 @@ bench.turn("healthy")
 display(draw_strip(bench.sweep("shift", stops), "shift"))
 bench.turn(guard="clamp")
 display(draw_strip(bench.sweep("shift", stops), "shift"))
+bench.turn("broken")
+display(draw_map(bench.map()))
 
 # %% [markdown]
 # Above: at 20, where the guide sees an overflow, every value is finite.
 # The loss becomes Inf near 86, and NaN only when the sampler overflows too.
 #
-# Below: with the clamp nothing is Inf and nothing is NaN. But the badge does not say *healthy*.
+# Middle: with the clamp nothing is Inf and nothing is NaN. But the badge does not say *healthy*.
 # Outside [-10, 10] the clamp's derivative is exactly zero.
 # The log-variance hears nothing any more, from the KL or from the data.
+#
+# The map: each dtype has two edges, and the second lies about twice as far out as the first.
+# bfloat16 and float32 share their edges: they have the same exponent, and only digits differ.
+# In float64 nothing overflows here, and yet the gradients explode. A wider dtype moves the edge, and it is no repair.
 #
 # ## Why
 # For the KL divergence from the posterior to the standard normal, per latent,

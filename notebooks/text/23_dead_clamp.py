@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_gradients, draw_strip
+from labkit.draw import draw_curves, draw_gradients, draw_map, draw_strip
 from labkit.failures import dead_clamp
 
 bench = Bench(dead_clamp)
@@ -91,21 +91,29 @@ Panel(bench)
 #
 # ## Strip
 # The same knob without a kernel. First the clamp. Then two smooth caps that are often used instead of it.
+# Last, a map of every guard at every shift.
 
 # %%
 stops = (-60, -25, -15, 0, 12, 15, 60, 95)
 for form in ("clamp", "softplus", "tanh"):
     bench.turn("healthy", guard=form)
     display(draw_strip(bench.sweep("shift", stops), "shift"))
+bench.turn("broken")
+display(draw_map(bench.map()))
 
 # %% [markdown]
-# Above: the clamp dies on both sides. At 12 some cells are inside and some are not.
+# First: the clamp dies on both sides. At 12 some cells are inside and some are not.
 # There the badge says healthy, since one cell that is inside keeps the whole parameter alive. The cells outside are silent all the same.
 #
-# Middle: the softplus cap is alive at 15, and its gradient is 1e-10 at 60. Its slope falls like `exp(-distance)`.
+# Second: the softplus cap is alive at 15, and its gradient is 1e-10 at 60. Its slope falls like `exp(-distance)`.
 #
-# Below: the tanh cap holds out longer. At 95 it is as dead as the clamp: in float32 `tanh` is exactly 1 from 9.01 on.
+# Third: the tanh cap holds out longer. At 95 it is as dead as the clamp: in float32 `tanh` is exactly 1 from 9.01 on.
 # A smooth cap moves the place where the layer dies. It does not remove it.
+#
+# The map: without a guard the step is well on the left and explodes on the right. The clamp is dead on both sides.
+# The two last rows are green from end to end. They cap the value and let the gradient through.
+# In the panel, set *place* to *sampler* and see another map. The left side is green in every row, since the KL is never cut.
+# On the right nothing protects the KL, and every row ends in Inf.
 #
 # ## Why
 # The KL has a force that pulls every log-variance $\ell$ home [1]. A guard $g$ multiplies it by its slope:

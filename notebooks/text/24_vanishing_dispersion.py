@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_strip
+from labkit.draw import draw_curves, draw_map, draw_strip
 from labkit.failures import vanishing_dispersion
 
 bench = Bench(vanishing_dispersion)
@@ -114,18 +114,25 @@ Panel(bench)
 #
 # ## Strip
 # The same knob without a kernel: the guide's formula, then float64 from end to end, in a float32 model.
+# Last, a map of all forms over the whole track.
 
 # %%
 stops = (-30, -10, 0, 6, 8, 12, 16, 20)
 for form in ("guide", "float64"):
     bench.turn("healthy", likelihood=form)
     display(draw_strip(bench.sweep("shift", stops), "shift"))
+bench.turn("broken")
+display(draw_map(bench.map()))
 
 # %% [markdown]
-# Above: *wrong* from 8 on. At 8 only the gradient is, from 10 on the loss as well.
+# First: *wrong* from 8 on. At 8 only the gradient is, from 10 on the loss as well.
 #
-# Below: true up to 16, and wrong again at 20. Float64 has the same subtraction; it has 29 more bits to lose.
+# Second: true up to 16, and wrong again at 20. Float64 has the same subtraction; it has 29 more bits to lose.
 # *Vanishing* at both ends is no fault of the formula: there the likelihood really depends on r alone, or no longer on r.
+#
+# The map: each form but the last turns *wrong* on the right, and float64 later than the others.
+# On the left the guide's form is *dead*: its floor of 1e-8 has no slope. The two others that work in float32 end in Inf or NaN.
+# The stable form never lies: it is well, or its gradient truly vanishes.
 #
 # ## Why
 # By Stirling's series [1], for $r \gg x$,

@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_gradients, draw_strip
+from labkit.draw import draw_curves, draw_gradients, draw_map, draw_strip
 from labkit.failures import log_of_almost_nothing
 
 bench = Bench(log_of_almost_nothing)
@@ -94,6 +94,7 @@ Panel(bench)
 #
 # ## Strip
 # The guide's way in float32, then in float16, then a floor instead of a sum.
+# Last, a map of the guide's way: is there an eps that is right?
 
 # %%
 stops = (0, -5, -7, -15, -17, -25, -40, -120)
@@ -104,14 +105,20 @@ for way, dtype in (
 ):
     bench.turn("healthy", way=way, dtype=dtype)
     display(draw_strip(bench.sweep("shift", stops), "shift"))
+bench.turn("broken")
+display(draw_map(bench.map()))
 
 # %% [markdown]
-# Above: *wrong* from 17 on, when the smallest $\mu$ is lost in eps. Then vanishing. At 120 `exp` underflows, and the layer is dead.
+# First: *wrong* from 17 on, when the smallest $\mu$ is lost in eps. Then vanishing. At 120 `exp` underflows, and the layer is dead.
 #
-# Middle, float16: at 7 the first $\mu$ of a gene is 0. Its log is minus infinity, and the gradient is NaN.
+# Second, float16: at 7 the first $\mu$ of a gene is 0. Its log is minus infinity, and the gradient is NaN.
 # The loss itself can still be finite there: that gene had no count.
 #
-# Below: a floor of 1e-8 does not disturb what is above it. Below it nothing passes.
+# Third: a floor of 1e-8 does not disturb what is above it. Below it nothing passes.
+#
+# The map answers with a staircase: each smaller eps buys a little more of the green, nine nats for four powers of ten.
+# Then comes the lowest row. There eps is so small that the log and its slope overflow, and the step is Inf or NaN.
+# In the panel choose float16, where every row but the highest is Inf. Then choose *log mu*, which has no eps, and the whole map is one colour.
 #
 # ## Why
 # With $a = \log \mu$, what the layer puts out, the likelihood of a count $x \gg \mu$ has the slope $x$ in $a$ [1]. The guarded log changes it to

@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_graph, draw_strip
+from labkit.draw import draw_graph, draw_map, draw_strip
 from labkit.failures import distance_at_zero
 
 bench = Bench(distance_at_zero)
@@ -91,20 +91,26 @@ Panel(bench)
 #
 # ## Strip
 # Each strip is one knob. First *gap*, with no cell compared to itself.
+# Then *scale* for the form with a constant, and a map of that form: which constant goes with which scale?
 
 # %%
 bench.turn("healthy")
 display(draw_strip(bench.sweep("gap", (0, -2, -4, -6, -7, -7.5, -8, -12)), "gap"))
 bench.turn("broken", length="eps")
 display(draw_strip(bench.sweep("scale", (4, 2, 0, -1, -2, -3, -4, -6)), "scale"))
+display(draw_map(bench.map()))
 
 # %% [markdown]
-# Above: at a distance of $10^{-7.5}$ the two cells differ in the last bit, and all is well. The slope of the root is huge, the difference is tiny, and their product is at most 1.
+# First: at a distance of $10^{-7.5}$ the two cells differ in the last bit, and all is well. The slope of the root is huge, the difference is tiny, and their product is at most 1.
 # At $10^{-8}$ float32 stores the same numbers for both. One pair of 576 is enough.
 #
-# Below: a constant inside the root, $\sqrt{d^2 + 10^{-8}}$, with all pairs. Nothing is NaN.
+# Second: a constant inside the root, $\sqrt{d^2 + 10^{-8}}$, with all pairs. Nothing is NaN.
 # But each distance is now too large, and $10^{-8}$ has a unit: that of the latent space, squared.
 # Where the cells are $10^{-2}$ apart and less, the loss is wrong, and no alarm rings. In the table below it is right, since here they are about 1 apart.
+#
+# The map has a staircase in its upper left: a constant that is $10^6$ times smaller is true for cells that are a thousand times closer.
+# Its lowest row is NaN from end to end. There float32 stores the constant as 0, and the root is bare again.
+# In the panel choose *vector_norm* or *double where*: no constant, and every cell of the map is green.
 #
 # ## Why
 # For a pair with the difference $\delta$ the program takes $d = \sqrt{s}$ with $s = \delta \cdot \delta$. Its chain rule is

@@ -69,6 +69,7 @@ class Hand:
 
     def drag(self, name: str, start: float, end: float, moves: int = 40) -> None:
         """Take the handle at one share of the track and let it go at another."""
+        self.slider(name).scroll_into_view_if_needed()
         (x, y), (to, _) = self.grip(name, start), self.grip(name, end)
         self.page.mouse.move(x, y)
         self.page.mouse.down()

@@ -23,8 +23,8 @@ def room(packages: str = "", rooms: str = "", lazily: str = "") -> Room:
 
 
 EVERY = (
-    "bench cells check checklist claims compare draw failures fold guide kernels models news "
-    "panel probes progress record training watch"
+    "bench board cells check checklist claims compare draw failures fold guide kernels maps models "
+    "news panel probes progress record table training watch"
 )
 ROOMS = {
     "probes": room("torch"),
@@ -33,14 +33,16 @@ ROOMS = {
     "models": room("torch numpy", "cells kernels"),
     "training": room("torch numpy", "cells kernels models"),
     "news": room(),
-    "bench": room("", "probes news", lazily="failures"),  # loads a failure by its name
+    "bench": room("", "probes news", lazily="failures maps"),  # loads a failure by its name
+    "board": room(),
+    "maps": room("", "bench"),
     "compare": room("", "bench probes"),
-    "failures": room("torch numpy", "cells kernels models training probes guide watch bench"),
+    "failures": room("torch numpy", "cells kernels models training probes guide watch bench board"),
     "claims": room("torch numpy", "cells kernels models training probes bench"),
     "check": room("torch", "failures bench probes news"),
     "record": room("", "bench news"),
-    "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench"),
-    "panel": room("ipywidgets anywidget traitlets IPython", "draw probes bench failures fold"),
+    "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench maps board"),
+    "panel": room("ipywidgets anywidget traitlets IPython", "draw probes bench failures fold maps"),
     "fold": room(),
     "progress": room("tqdm"),
     "guide": room("torch", "cells models training probes"),
