@@ -8,7 +8,7 @@ import torch
 from labkit.probes.verdict import Verdict
 from tests.probes.corpus.case import Case
 from tests.probes.corpus.rivals import RIVALS, ask, judge
-from tests.probes.corpus.run import CASES, GRIST, HELD_OUT, HELD_OUT_AGAIN, Score, run, score
+from tests.probes.corpus.run import CASES, FRESH, GRIST, HELD_OUT, HELD_OUT_AGAIN, Score, run, score
 
 OURS = "labkit.trace"
 
@@ -60,6 +60,7 @@ SETS = {
     "GRIST's PyTorch programs": GRIST,
     "held out (learned from afterwards)": HELD_OUT,
     "held out again": HELD_OUT_AGAIN,
+    "fresh": FRESH,
 }
 
 if __name__ == "__main__":

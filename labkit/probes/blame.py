@@ -1,6 +1,7 @@
 """A NaN or infinity that did harm: walk back to where it was born."""
 
 import math
+import re
 
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
@@ -21,6 +22,8 @@ def blame(session) -> Finding | None:
         walk.mark(session.tape.events[sink.event])
     verdict = Verdict.NAN if first.stats.nan else Verdict.INF
     finding = Finding(verdict, root, path, birth_words(root, walk), at=first.at)
+    if root.tool is not None and root.node and root.phase == "backward":
+        _place_in_forward(walk, root, finding)
     if root.phase == "source":
         finding.phase = "parameter" if root.kind in ("parameter", "buffer") else "input"
         finding.name = root.name
@@ -31,6 +34,21 @@ def blame(session) -> Finding | None:
         sink.leaf: "nan" if sink.stats.nan else "inf" for sink in harm if sink.leaf is not None
     }
     return finding
+
+
+def _place_in_forward(walk: "Walk", root: Event, finding: Finding) -> None:
+    """An op inside a node that no hook saw (torch.func): name the forward op of that node."""
+    name = re.sub(r"Backward\d*$", "", root.node).lower()
+    todo, seen = [root], {root.index}
+    while todo:
+        event = max(todo, key=lambda event: event.index)
+        todo.remove(event)
+        if event.phase == "forward" and event.name.strip("_").replace("_", "") == name:
+            finding.op, finding.place = root.node, event
+            return
+        fresh = [parent for parent in event.parents if parent not in seen]
+        seen.update(fresh)
+        todo.extend(walk.events[parent] for parent in fresh)
 
 
 def _updates(session, path: list[Event]) -> bool:

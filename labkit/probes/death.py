@@ -9,14 +9,18 @@ from labkit.probes.verdict import Verdict
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
     *("convolution", "addcmul", "native_batch_norm", "native_layer_norm"),
 }
+_BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardtanh": (-1.0, 1.0)}
 
 
 def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     """Where the gradient of one parameter died in every traced step, or why it may."""
     arrivals = [a for a in session.gradients.arrivals if id(a.leaf) == leaf]
+    roots = [root for a in arrivals for root in _roots(flow.events, flow.events[a.event])]
+    written = [root for root in roots if root.forward is None]
+    if written:
+        return _by_python(written[0]), ""
     if any(cancels(flow.events, flow.events[a.event]) for a in arrivals):
         return None, "its terms cancel by construction"
-    roots = [root for a in arrivals for root in _roots(flow.events, flow.events[a.event])]
     if not roots:
         return None, "no gradient was asked of it"
     findings = []
@@ -34,15 +38,32 @@ def _roots(events: list[Event], start: Event) -> list[Event]:
     while todo:
         event = todo.pop()
         for parent, sent in event.fed:
+            if sent.large > 0:
+                roots.extend(_inside(events, event))
             if parent in seen or sent.large > 0:
                 continue
             seen.add(parent)
             node = events[parent]
             if any(stats.large > 0 for stats in node.inputs):
-                roots.append(node)
+                roots.extend(_inside(events, node) or [node])
             else:
                 todo.append(node)
     return roots
+
+
+def _inside(events: list[Event], node: Event) -> list[Event]:
+    """Ops that Python ran inside a node and that turn a gradient into zeros.
+
+    A zero that is written there is meant.
+    """
+    ops = [events[index] for index in node.inner]
+    alive = [op for op in ops if any(stats.large > 0 for stats in op.inputs[:1])]
+    return [op for op in alive if _zero(op) and 0 not in op.scalars]
+
+
+def _by_python(op: Event) -> Finding:
+    remark = "nothing of the gradient is left here"
+    return Finding(Verdict.DEAD, op, [op], remark, at=op.index)
 
 
 def _finding(flow: Flow, node: Event) -> Finding:
@@ -79,14 +100,18 @@ def _zeros(flow: Flow, event: Event) -> Event | None:
 def _excuse(session, flow: Flow, node: Event) -> str:
     forward = flow.events[node.forward]
     losses = [root.value for root in session.calls.roots if root.step == node.step]
-    if losses and all(value == 0 for value in losses):
+    if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
         return "the loss is zero already"
     if 0 in forward.scalars:
         return "multiplied by a constant zero"
-    for parent in _origins(flow, forward) if _multiplies(forward) else ():
-        if all(s.word == "zero" for s in parent.outputs):
-            if parent.kind == "parameter" and parent.gradient and parent.gradient.large > 0:
-                return f"{parent.name} starts at zero and is about to move"
+    if not _multiplies(forward):
+        return ""
+    for parent in _factors(flow, forward):
+        moving = _moving(flow, parent) if _zero(parent) else ""
+        if moving:
+            return f"{moving} starts at zero and is about to move"
+    for parent in _origins(flow, forward):
+        if _zero(parent):
             if parent.kind in ("constant", "buffer", "op"):
                 return "multiplied by a constant zero"
             if parent.kind == "input":
@@ -94,19 +119,52 @@ def _excuse(session, flow: Flow, node: Event) -> str:
     return ""
 
 
+def _stuck(node: Event, forward: Event) -> bool:
+    """Is a bounded function at one of its bounds, with a gradient that wants to leave it?"""
+    bounds = _BOUNDS.get(forward.name.rstrip("_"))
+    if bounds is None or not (node.inputs and forward.outputs):
+        return False
+    grad, value = node.inputs[0], forward.outputs[0]
+    at_low, at_high = value.high <= bounds[0], value.low >= bounds[1]
+    return (at_low and grad.high < 0) or (at_high and grad.low > 0)
+
+
 def _multiplies(event: Event) -> bool:
     """A product or a matrix product: with zeros on one side, the other gets no gradient."""
     return event.name.rstrip("_") in _PRODUCTS
 
 
-def _origins(flow: Flow, event: Event) -> list[Event]:
-    """Factors that enter a product directly or through ops that only move entries."""
+def _moving(flow: Flow, factor: Event) -> str:
+    """The parameter that makes a factor zero for now, being zero itself, but with a gradient."""
+    todo, seen = [factor], {factor.index}
+    while todo:
+        event = todo.pop()
+        if event.kind == "parameter" and event.gradient and event.gradient.large > 0:
+            return event.name
+        zeros = (flow.events[p] for p in event.parents if event.phase == "forward")
+        fresh = [e for e in zeros if e.index not in seen and _zero(e)]
+        seen.update(e.index for e in fresh)
+        todo.extend(fresh)
+    return ""
+
+
+def _zero(event: Event) -> bool:
+    return bool(event.outputs) and all(stats.word == "zero" for stats in event.outputs)
+
+
+def _factors(flow: Flow, event: Event) -> list[Event]:
+    """What enters a product, without what is only added to it."""
     factors = [parent for parent, _ in event.fed]
     if event.name in ("addmm", "baddbmm", "addbmm", "addmv"):
         factors = factors[1:]  # the first is added
     elif event.name in ("native_layer_norm", "native_batch_norm", "convolution"):
         factors = factors[:2]  # the third is added
-    found, todo = [], [flow.events[p] for p in dict.fromkeys(factors)]
+    return [flow.events[p] for p in dict.fromkeys(factors)]
+
+
+def _origins(flow: Flow, event: Event) -> list[Event]:
+    """Factors that enter a product directly or through ops that only move entries."""
+    found, todo = [], _factors(flow, event)
     while todo:
         event = todo.pop()
         if event.phase == "source" or (event.tool is not None and event.tool.made):

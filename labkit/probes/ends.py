@@ -14,6 +14,15 @@ def final_gradients(session) -> dict[int, Stats | None]:
     }
 
 
+def _spoiler(tape, buffer) -> int:
+    """The last event that wrote something bad, even where another part was written later."""
+    known = tape.known.get(id(buffer))
+    if known is None:
+        return -1
+    _, writer, _, _, bad = tape.storages[known.key]
+    return bad if bad > known.event else max(known.event, writer)
+
+
 class End:
     """State at the end of a step: gradients as they are left, buffers as they are."""
 
@@ -28,10 +37,7 @@ class End:
             for name, buffer in root.named_buffers(prefix=prefix):
                 stats = measure(buffer, counted=0)
                 if stats.bad:
-                    known = tape.known.get(id(buffer))
-                    writer = tape.storages[known.key][1] if known else -1
-                    event = max(known.event, writer) if known else -1
-                    self.buffers.append((name, event, stats))
+                    self.buffers.append((name, _spoiler(tape, buffer), stats))
         self.frozen = {
             id(tensor)
             for kind, _, tensor in tape.names.values()

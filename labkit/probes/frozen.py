@@ -14,7 +14,7 @@ STUCK_ELSE = 0.9
 def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding | None, str]:
     """Why a parameter with a gradient does not move."""
     members = session.training.members()
-    if members & wanted and leaf not in members:
+    if leaf not in members and (members & wanted or _elsewhere(session, members)):
         return _left_out(session, flow, leaf), ""
     moves = [m for m in session.training.moves if id(m.leaf) == leaf]
     if leaf in members and not moves:
@@ -32,6 +32,13 @@ def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding |
         remark = f"{share:.0%} of the entries did not move: the update is below {dtype}'s rounding"
         return _stuck(flow, moving, remark), ""
     return None, ""
+
+
+def _elsewhere(session, members: set[int]) -> bool:
+    """Did optimizers step, and all they hold never got a gradient?"""
+    moved = {id(move.leaf) for move in session.training.moves if move.gradient is not None}
+    reached = {id(arrival.leaf) for arrival in session.gradients.arrivals}
+    return bool(session.training.moves) and not members & (moved | reached)
 
 
 def _stuck(flow: Flow, moves, remark: str) -> Finding:

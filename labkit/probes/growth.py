@@ -123,7 +123,7 @@ def _path(events: list[Event], arrival: Event) -> list[Event]:
         parent = max(event.fed, key=lambda pair: pair[1].large)[0]
         event = events[parent]
         path.append(event)
-    return path[::-1]
+    return [*path[::-1], arrival]
 
 
 def _blamed(verdict: Verdict, flow: Flow, path: list[Event], remark: str) -> Finding:
@@ -135,7 +135,7 @@ def _blamed(verdict: Verdict, flow: Flow, path: list[Event], remark: str) -> Fin
             total[same(node)] += gain
         most = max(total, key=total.get, default=None)
         steps = [(node, gain) for node, gain in steps if same(node) == most]
-    node = max(steps, key=lambda step: step[1])[0] if steps else path[-1]
+    node = max(steps, key=lambda step: step[1])[0] if steps else path[-2]
     forward = flow.events[node.forward]
     finding = Finding(verdict, forward, flow.way(forward.index, flow.above), remark)
     finding.op, finding.phase, finding.at = node.node, "backward", forward.index
@@ -147,7 +147,7 @@ def _gains(path: list[Event], sign: int) -> list[tuple[Event, float]]:
     found = []
     for node, after in itertools.pairwise(path):
         entered = max((s.large for s in node.inputs), default=0.0)
-        left = max((s.large for s in after.inputs), default=0.0)
+        left = max((s.large for s in after.inputs or after.outputs), default=0.0)
         if entered > 0 and left > 0:
             found.append((node, sign * math.log2(left * _spread(node, after) / entered)))
     return found
@@ -157,7 +157,8 @@ def _spread(node: Event, after: Event) -> float:
     """A mean hands each entry its share: nothing is lost, the shares are added up again later."""
     if not node.name.startswith("Mean"):
         return 1.0
-    entered, left = (max((s.size for s in e.inputs), default=1) for e in (node, after))
+    entered = max((s.size for s in node.inputs), default=1)
+    left = max((s.size for s in after.inputs or after.outputs), default=1)
     return max(left / max(entered, 1), 1.0)
 
 

@@ -69,6 +69,8 @@ class Recorder(TorchDispatchMode):
         event = tape.add(self._phase(frame, graph), "op", tool.name, place)
         event.tool, event.graph, event.live = tool, graph, live and not tool.shaped
         event.bypass = self.bypass
+        if frame.f_code is _ENGINE:
+            event.phase, event.node = "backward", torch._C._current_autograd_node().name()
         if event.phase == "backward":
             self.gradients.python.append((torch._C._current_autograd_node(), event.index))
         if scalars:
@@ -119,9 +121,11 @@ class Recorder(TorchDispatchMode):
         known = tape.look(tensor, frame)
         inputs.append(known.stats)
         fed.append((known.event, known.stats))
-        last = tape.storages[known.key][1]
+        _, last, _, _, bad = tape.storages[known.key]
         if last > known.event:
             fed.append((last, known.stats))
+            if known.stats.bad and known.event < bad < last:
+                fed.append((bad, known.stats))  # one part went bad, another was written later
         if not tensor.requires_grad:
             tape.cut(known)
             return False
@@ -150,7 +154,9 @@ class Recorder(TorchDispatchMode):
                     event.outputs = (*event.outputs, stats)
                     self._behind(tensor, event)
                     tape.claim(tensor, event.index, stats, slot)
-                    tape.storages[tape.known[id(tensor)].key][1] = event.index
+                    row = tape.storages[tape.known[id(tensor)].key]
+                    row[1] = event.index
+                    row[4] = event.index if stats.bad else row[4]
                     keys.append(id(tensor))
         event.mutates = tuple(keys)
 

@@ -41,7 +41,7 @@ class Tape(Names):
         self.known: dict[int, Known] = {}
         self.storages: dict[
             object, list
-        ] = {}  # address -> handle, last writer, last maker, first maker
+        ] = {}  # address -> handle, last writer, last maker, first maker, last bad writer
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
         self.around: dict[int, tuple] = {}  # id of a leaf -> modules that ran at its first use
         self.stepping: Place | None = None  # where a torch optimizer's step was called
@@ -69,7 +69,7 @@ class Tape(Names):
         row = self.storages.get(key)
         if row is None:
             handle = None if isinstance(key, tuple) else tensor.untyped_storage()._weak_ref()
-            self.storages[key] = [handle, -1, event, event]
+            self.storages[key] = [handle, -1, event, event, -1]
         else:
             row[2] = event
         self.known[id(tensor)] = Known(key, event, stats, event, slot)
@@ -170,7 +170,9 @@ class Tape(Names):
             return None
         if isinstance(value, float) and math.isnan(value):
             return self.echoes.get("nan")
-        return None if value in (0, 1, -1, 2, 0.5) else self.echoes.get(value)
+        if value in (0, 1, -1, 2, 0.5):
+            return None
+        return self.echoes.get(value, self.echoes.get(-value))  # optimizers take a rate away
 
     def cut(self, known: Known) -> None:
         """A tensor without grad is read: did its maker have a graph to hand on?"""

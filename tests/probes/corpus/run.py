@@ -14,6 +14,9 @@ from tests.probes.corpus import (
     births,
     controls,
     finite,
+    fresh,
+    fresh_controls,
+    fresh_training,
     grist,
     grist_again,
     grist_models,
@@ -34,6 +37,9 @@ GRIST: tuple[Case, ...] = tuple(
 )
 HELD_OUT: tuple[Case, ...] = tuple(held_out.corpus.cases)
 HELD_OUT_AGAIN: tuple[Case, ...] = tuple(held_out_again.corpus.cases)
+FRESH: tuple[Case, ...] = tuple(
+    case for room in (fresh, fresh_training, fresh_controls) for case in room.corpus.cases
+)
 
 
 @dataclass(frozen=True)
