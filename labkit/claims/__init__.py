@@ -38,6 +38,7 @@ class Row:
     """One line of the docket: what was claimed, and what its run found just now."""
 
     id: str
+    chinese: str  # the guide's own words; none where it is silent
     english: str
     verdict: str
     evidence: str
@@ -71,7 +72,7 @@ def trial(id: str) -> Finding:
 def docket() -> Table:
     """Run all claims; one `Row` each, in the order of `names`."""
     return Table(
-        Row(claim.id, claim.english, finding.verdict, finding.evidence)
+        Row(claim.id, claim.chinese, claim.english, finding.verdict, finding.evidence)
         for claim in all_claims()
         for finding in (claim.run(),)
     )
