@@ -85,8 +85,11 @@ draw_gradients(bench.reading.report)
 # - *draw* to `equal`: every weight of a layer is the same number, of a perfect size.
 # - *bias* to -1: every ReLU is off for every cell.
 # - *logvar* and *log_r*: the heads whose output goes through an exponential.
+#
+# The panel starts with four layers and a gain of 0.05, so that the whole graph fits a page.
 
 # %%
+bench.turn("broken", depth=4.0, gain=0.05)
 Panel(bench)
 
 # %% [markdown]
