@@ -1,8 +1,9 @@
 """The guide on trial: every claim is a function that runs it here and says what it found.
 
     from labkit import claims
-    print(claims.trial("G13"))          # runs it now: id, verdict, evidence
-    claims.all_claims()                 # the guide's words, our translation, where it stands
+    print(claims.claim_of("G39"))       # the guide's words, our translation, where it stands
+    print(claims.trial("G39"))          # runs it now: id, verdict, evidence
+    claims.trial("G39", logvar=178)     # the same under another condition
     claims.docket()                     # runs all of them: one row each
 
 To add a claim, write one function into the file of its subject (or a new file of this folder):
@@ -30,7 +31,17 @@ from labkit.claims.table import Table
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["VERDICTS", "Claim", "Finding", "Row", "all_claims", "docket", "names", "trial"]
+__all__ = [
+    "VERDICTS",
+    "Claim",
+    "Finding",
+    "Row",
+    "all_claims",
+    "claim_of",
+    "docket",
+    "names",
+    "trial",
+]
 
 
 @dataclass(frozen=True)
@@ -54,8 +65,8 @@ def all_claims() -> tuple[Claim, ...]:
     return tuple(BOOK[id] for id in names())
 
 
-def trial(id: str) -> Finding:
-    """Run one claim.
+def claim_of(id: str) -> Claim:
+    """What was claimed: the guide's words, our translation, where it stands.
 
     Raises:
         ValueError: there is no such id; names the nearest.
@@ -66,7 +77,20 @@ def trial(id: str) -> Finding:
             f"claim: expected an id such as G01 to G95 or D01 to D27; got {id!r}. "
             f"The nearest is {near[0]}."
         )
-    return BOOK[id].run()
+    return BOOK[id]
+
+
+def trial(id: str, **changed) -> Finding:
+    """Run one claim, here and now.
+
+    Args:
+        id: such as G39.
+        **changed: what the claim hinges on, as its function names it: `trial("G39", logvar=178)`.
+
+    Raises:
+        ValueError: there is no such id; names the nearest.
+    """
+    return claim_of(id).run(**changed)
 
 
 def docket() -> Table:

@@ -49,6 +49,10 @@ class Claim:
     expected: str
     run: Callable[..., Finding]
 
+    def __str__(self) -> str:
+        quote = f" “{self.chinese}”" if self.chinese else ""
+        return f"{self.id}, {self.where}:{quote} {self.english}"
+
 
 def claim(id: str, *, chinese: str = "", english: str, where: str = "not in the guide",
           verdict: str) -> Callable[[Callable[..., Ruling]], Callable[..., Finding]]:  # fmt: skip

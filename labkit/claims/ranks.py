@@ -29,7 +29,7 @@ def no_guard(group, gradient: torch.Tensor, alone: threading.Event) -> str:
 def local_skip(group, gradient: torch.Tensor, alone: threading.Event) -> str:
     """A rank whose gradient is bad goes on to its next batch by itself."""
     if not gradient.isfinite().all():
-        alone.wait()  # at its next batch, as long as the other one waits
+        alone.wait(60)  # at its next batch, as long as the other one waits
         return "skipped"
     try:
         return f"{float(reduced(group, gradient, dist.ReduceOp.SUM, IN_VAIN)):g}"

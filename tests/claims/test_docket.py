@@ -74,6 +74,23 @@ def test_a_finding_reads_as_one_line(findings):
         findings["G20"].verdict = "holds"
 
 
+def test_a_claim_reads_as_one_line():
+    told = str(claims.claim_of("G39"))
+    assert (
+        told
+        == "G39, 2 VAE path, A to B: “logvar过大 >20” logvar > 20 overflows exp, and std = Inf."
+    )
+    assert (
+        str(claims.claim_of("D16")) == "D16, not in the guide: A finite loss has a finite gradient."
+    )
+
+
+def test_a_trial_takes_what_the_claim_hinges_on():
+    assert claims.trial("G39", logvar=178.0).verdict == "holds"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weather'"):
+        claims.trial("G39", weather="fine")
+
+
 def test_an_unknown_id_is_told_the_nearest():
     with pytest.raises(ValueError, match=r"G01 to G95.*got 'g7'.*nearest is G"):
         claims.trial("g7")
