@@ -7,16 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 from hand import FAILURES, SCREENSHOTS
-from playwright.sync_api import sync_playwright
 from real_lab import KERNEL, Lab, command, open_notebook, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--font-render-hinting=none",
-]
 SIZE = {"width": 1280, "height": 800}
 PANEL = 'Panel(Bench("{}"))'
 CELLS = (
@@ -46,15 +39,6 @@ def lab(tmp_path_factory):
     shutil.copy(ROOT / "tests" / "panel" / "toy_bench.py", server.notebooks)
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium):
-    """Chromium without a window."""
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="session")
