@@ -78,7 +78,7 @@ def told(t: Tensor) -> str:
     where="4.1 check_tensor",
     verdict="incomplete guard",
 )
-def it_reports_a_tensors_health() -> Ruling:
+def it_reports_a_tensors_health(told=told) -> Ruling:
     """NaN and Inf alone; both; 1e38; integers; an empty tensor; a mean that overflows."""
     alone = told(torch.tensor([torch.nan, 1.0])), told(torch.tensor([INF, 1.0]))
     both, huge = told(torch.tensor([torch.nan, INF])), told(torch.tensor([1e38]))

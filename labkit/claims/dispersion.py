@@ -3,6 +3,7 @@
 from math import exp, lgamma, log, log1p
 
 import torch
+import torch.nn.functional as F
 
 from labkit.claims.entry import Ruling, claim, protection, truth
 from labkit.claims.subjects import (
@@ -32,6 +33,7 @@ def a_tiny_r_makes_all_parameters_nan(bias: float = -30.0) -> Ruling:
     """The guide's decoder and likelihood on real cells, fc_r forced down to a bias."""
     model = vae(SoftplusDecoder)
     force(model.decoder.fc_r, bias)
+    r = float(F.softplus(torch.tensor(bias))) + EPS
     loss = loss_of(model, form="guide")
     loss.backward()
     bad = spoilt_gradients(model)
@@ -39,7 +41,7 @@ def a_tiny_r_makes_all_parameters_nan(bias: float = -30.0) -> Ruling:
     pull = float(model.decoder.fc_r.bias.grad.norm())
     healthy = float(loss_of(vae(SoftplusDecoder), form="guide").detach())
     return truth(len(bad) == total, sometimes=bool(bad)), (
-        f"With r = {max(log1p(exp(bias)), EPS):.0e} the loss is {float(loss.detach()):.0f} "
+        f"With r = {r:.0e} the loss is {float(loss.detach()):.0f} "
         f"(healthy {healthy:.0f}), and NaN or Inf is in the gradients of {len(bad)} of {total} "
         f"parameters; the pull on r is {pull:.1g}."
     )
@@ -52,11 +54,11 @@ def a_tiny_r_makes_all_parameters_nan(bias: float = -30.0) -> Ruling:
     where="2 VAE guard 3; 3.1 layer 2",
     verdict="incomplete guard",
 )
-def clamping_validates_the_input() -> Ruling:
+def clamping_validates_the_input(eps: float = EPS) -> Ruling:
     """Bad counts and a bad r, at mu = 2: what the guide's likelihood makes of them."""
 
     def score(x: float, r: float) -> float:
-        return float(nb_log_likelihood_guide(*(torch.tensor(v) for v in (x, 2.0, r))))
+        return float(nb_log_likelihood_guide(*torch.tensor([x, 2.0, r]), eps=eps))
 
     negative, zero, under = score(-3.0, 1.0), score(0.0, 1.0), score(3.0, -5.0)
     nan, inf = score(torch.nan, 1.0), score(INF, 1.0)

@@ -114,6 +114,11 @@ def a_missing_grad_means_a_cut(retain: bool = False) -> Ruling:
     )
 
 
+def own_backward(loss: Tensor) -> None:
+    """What both tools begin with."""
+    loss.backward(retain_graph=True)
+
+
 @claim(
     "G16",
     chinese="loss.backward(retain_graph=True)",
@@ -121,7 +126,7 @@ def a_missing_grad_means_a_cut(retain: bool = False) -> Ruling:
     where="1.5 tool 2; 4.2",
     verdict="false",
 )
-def the_tools_have_no_side_effects() -> Ruling:
+def the_tools_have_no_side_effects(tool=own_backward) -> Ruling:
     """Their own backward, after the loop's backward and before it."""
 
     def model_and_loss():
@@ -131,9 +136,9 @@ def the_tools_have_no_side_effects() -> Ruling:
     model, loss = model_and_loss()
     loss.backward()
     once = model.encoder.fc_mu.weight.grad.clone()
-    after = error_of(lambda: loss.backward(retain_graph=True))
+    after = error_of(lambda: tool(loss))
     model, loss = model_and_loss()
-    loss.backward(retain_graph=True)
+    tool(loss)
     loss.backward()
     ratio = float(model.encoder.fc_mu.weight.grad.norm() / once.norm())
     return truth(not after and ratio == 1), (

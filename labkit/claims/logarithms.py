@@ -17,10 +17,10 @@ EPS = 1e-8  # the guide's
     where="2 matrix, log, NaN",
     verdict="false",
 )
-def log_is_nan_up_to_zero(zero: float = 0.0) -> Ruling:
+def log_is_nan_up_to_zero(log=torch.log) -> Ruling:
     """Below 0, and at both zeros, in every dtype."""
-    below = all(slope(torch.log, -1.0, d)[0] != slope(torch.log, -1.0, d)[0] for d in DTYPES)
-    (at, steep), (minus, fall) = slope(torch.log, zero), slope(torch.log, -zero)
+    below = all(slope(log, -1.0, d)[0] != slope(log, -1.0, d)[0] for d in DTYPES)
+    (at, steep), (minus, fall) = slope(log, 0.0), slope(log, -0.0)
     return truth(below and at != at and minus != minus), (
         f"Below 0 it is NaN in every dtype; at 0 it is {at:g} with the gradient {steep:g}, at -0.0 "
         f"it is {minus:g} with {fall:g}."

@@ -15,18 +15,19 @@ INF = float("inf")
     where="2 matrix, bmm, NaN",
     verdict="holds with a condition",
 )
-def a_product_is_nan_if_an_input_is(value: float = 1e30) -> Ruling:
+def a_product_is_nan_if_an_input_is(value: float = 1e30, entry: float = INF) -> Ruling:
     """One NaN times zeros; one Inf times the identity; finite entries of a large value."""
     A = torch.ones(1, 3, 3)
     A[0, 0, 0] = torch.nan
     forward = int((A @ torch.zeros(1, 3, 3)).isnan().sum())
-    A[0, 0, 0] = INF
+    A[0, 0, 0] = entry
     from_inf = int((A @ torch.eye(3)).isnan().sum())
     row, column = torch.tensor([[[value, value]]]), torch.tensor([[[value], [-value]]])
     born = float(row @ column)
     only = from_inf == 0 and born == born
     return truth(forward > 0 and only, sometimes=forward > 0), (
-        f"One NaN times zeros makes {forward} of 9 entries NaN; but one Inf times the identity "
+        f"One NaN times zeros makes {forward} of 9 entries NaN; but one {entry:g} times the "
+        "identity "
         f"makes {from_inf}, and ({value:g}, {value:g}) times ({value:g}, {-value:g}) is {born:g}."
     )
 

@@ -21,7 +21,7 @@ Distance = Callable[[Tensor, Tensor], Tensor]
     where="2 operator guard 3",
     verdict="incomplete guard",
 )
-def chunks_save_memory(chunk: int = 64, rows: int = 512) -> Ruling:
+def chunks_save_memory(recompute: bool = False, rows: int = 512) -> Ruling:
     """MiB that wait for backward: in one piece, in chunks, in recomputed chunks, under no_grad."""
     x, y = (normal(rows, 8, seed=s) for s in (0, 1))
 
@@ -29,19 +29,21 @@ def chunks_save_memory(chunk: int = 64, rows: int = 512) -> Ruling:
         return torch.cdist(a, y).sum()
 
     def parts(a: Tensor) -> Tensor:
-        return torch.stack([torch.cdist(part, y).sum() for part in a.split(chunk)]).sum()
+        return torch.stack([torch.cdist(part, y).sum() for part in a.split(64)]).sum()
 
     def again(a: Tensor) -> Tensor:
         one = [
             checkpoint(whole, part, use_reentrant=False, preserve_rng_state=False)
-            for part in a.split(chunk)
+            for part in a.split(64)
         ]
         return torch.stack(one).sum()
 
     one, chunked, recomputed = (waiting(f, x) for f in (whole, parts, again))
     with torch.no_grad():
         untracked = waiting(parts, x)
-    return protection(stops=untracked < 0.1 * one, leaks=chunked > 0.5 * one), (
+    return protection(
+        stops=untracked < 0.1 * one, leaks=(recomputed if recompute else chunked) > 0.5 * one
+    ), (
         f"{rows} x {rows} distances hold {one:.2f} MiB for backward in one piece, {chunked:.2f} in "
         f"chunks, {recomputed:.2f} in chunks that are computed anew, {untracked:.2f} under no_grad."
     )

@@ -15,11 +15,12 @@ from labkit.models.vae import NBVAE
     where="1.2 no_grad",
     verdict="holds with a condition",
 )
-def a_loss_behind_no_grad_cannot_be_back_propagated() -> Ruling:
+def a_loss_behind_no_grad_cannot_be_back_propagated(learns_behind: bool = True) -> Ruling:
     """The whole loss under no_grad; then the encoder alone, with a decoder that learns behind."""
     whole, x = nn.Sequential(linear(6, 3), linear(3, 6, seed=1)), normal(64, 6)
     with torch.no_grad():
         loud = error_of((whole(x) - x).square().mean().backward)
+    whole[1].requires_grad_(learns_behind)
     losses, optimizer = [], torch.optim.SGD(whole.parameters(), 0.1)
     for _ in range(50):
         with torch.no_grad():
@@ -45,9 +46,9 @@ def a_loss_behind_no_grad_cannot_be_back_propagated() -> Ruling:
     where="1.2 no_grad, rule of the project",
     verdict="holds with a condition",
 )
-def what_is_not_in_the_optimizer_may_be_under_no_grad() -> Ruling:
+def what_is_not_in_the_optimizer_may_be_under_no_grad(block=torch.no_grad) -> Ruling:
     """A frozen encoder in front of what learns; a frozen decoder behind it."""
-    in_front, through, behind = _encoder_gradients()
+    in_front, through, behind = _encoder_gradients(block)
     # The KL has a graph of its own, so backward raises nothing: no weight penalty is needed.
     harmless = behind > 0.99 * through
     return truth(as_written=in_front > 0 and harmless, sometimes=in_front > 0), (
@@ -57,7 +58,7 @@ def what_is_not_in_the_optimizer_may_be_under_no_grad() -> Ruling:
     )
 
 
-def _encoder_gradients() -> tuple[float, float, float]:
+def _encoder_gradients(block) -> tuple[float, float, float]:
     """Decoder behind a frozen encoder; encoder with the decoder's way open; and closed."""
     model = vae()
     model.encoder.requires_grad_(False)
@@ -67,14 +68,14 @@ def _encoder_gradients() -> tuple[float, float, float]:
     model.decoder.requires_grad_(False)
     loss_of(model).backward()
     through = float(model.encoder.fc_mu.weight.grad.norm())
-    return in_front, through, float(_closed(vae()).encoder.fc_mu.weight.grad.norm())
+    return in_front, through, float(_closed(vae(), block).encoder.fc_mu.weight.grad.norm())
 
 
-def _closed(model: NBVAE) -> NBVAE:
+def _closed(model: NBVAE, block) -> NBVAE:
     whole = model.decoder.forward
 
     def closed(*args, **options):
-        with torch.no_grad():
+        with block():
             return whole(*args, **options)
 
     model.decoder.forward = closed

@@ -1,6 +1,7 @@
 """What cuts a path on the way back: detach, .item() and their kin (guide, 1.3 and 1.4)."""
 
 import torch
+from torch import Tensor
 
 from labkit.claims.entry import Ruling, claim, truth
 from labkit.claims.subjects import error_of, normal
@@ -13,12 +14,12 @@ from labkit.claims.subjects import error_of, normal
     where="1.3 detach",
     verdict="holds with a condition",
 )
-def detach_lets_no_gradient_through() -> Ruling:
+def detach_lets_no_gradient_through(detach=Tensor.detach) -> Ruling:
     """z detached on the only way; then the noise part of a sample, with the KL as second way."""
     w = torch.ones(3, requires_grad=True)
-    only = error_of((w * 2).detach().sum().backward)
+    only = error_of(detach(w * 2).sum().backward)
     noise = normal(500)
-    partial, whole = (_slope_in_logvar(noise, cut) for cut in (True, False))
+    partial, whole = (_slope_in_logvar(noise, cut) for cut in (detach, Tensor.clone))
     return truth(bool(only) and partial == 0, sometimes=bool(only)), (
         f"On the only way backward raises {only or 'nothing'}; with the KL as a second way the "
         f"slope in logvar is {partial:.2f}, finite, not zero and wrong: the true one is "
@@ -26,11 +27,10 @@ def detach_lets_no_gradient_through() -> Ruling:
     )
 
 
-def _slope_in_logvar(noise: torch.Tensor, cut: bool) -> float:
+def _slope_in_logvar(noise: Tensor, cut) -> float:
     """d(reconstruction + KL)/d logvar at logvar = 1, with the noise part detached or not."""
     logvar = torch.ones((), requires_grad=True)
-    spread = (0.5 * logvar).exp() * noise
-    z = 1.0 + (spread.detach() if cut else spread)
+    z = 1.0 + cut((0.5 * logvar).exp() * noise)
     loss = 3 * z.square().mean() + 0.5 * (logvar.expm1() - logvar)
     return float(torch.autograd.grad(loss, logvar)[0])
 
@@ -42,7 +42,7 @@ def _slope_in_logvar(noise: torch.Tensor, cut: bool) -> float:
     where="1.3 detach, when to use it",
     verdict="holds with a condition",
 )
-def a_detached_copy_is_safe_to_log() -> Ruling:
+def a_detached_copy_is_safe_to_log(edit=Tensor.zero_) -> Ruling:
     """Read a detached copy of exp(2); then edit it, one of .data, and a clone."""
 
     def slope_after(take) -> float | str:
@@ -53,11 +53,11 @@ def a_detached_copy_is_safe_to_log() -> Ruling:
 
     true = slope_after(lambda y: y.detach().max())
     detached, data, clone = (
-        slope_after(edit)
-        for edit in (
-            lambda y: y.detach().zero_(),
-            lambda y: y.data.zero_(),
-            lambda y: y.detach().clone().zero_(),
+        slope_after(take)
+        for take in (
+            lambda y: edit(y.detach()),
+            lambda y: edit(y.data),
+            lambda y: edit(y.detach().clone()),
         )
     )
     return truth(true == detached == data, sometimes=true == clone), (
@@ -67,6 +67,11 @@ def a_detached_copy_is_safe_to_log() -> Ruling:
     )
 
 
+def weight_decay(w: Tensor) -> Tensor:
+    """A regulariser, which has a graph of its own."""
+    return 0.2 * w.square().sum()
+
+
 @claim(
     "G10",
     chinese="combined_loss = loss_value + regularization  # 无法反向传播",
@@ -74,7 +79,7 @@ def a_detached_copy_is_safe_to_log() -> Ruling:
     where="1.4 .item()",
     verdict="holds with a condition",
 )
-def a_loss_with_item_cannot_be_back_propagated() -> Ruling:
+def a_loss_with_item_cannot_be_back_propagated(weight_decay=weight_decay) -> Ruling:
     """Train on data.item() + regulariser and on data + regulariser, 100 steps each."""
     x = normal(64, 4)
     target = x @ torch.tensor([1.0, -1.0, 1.0, 1.0])
@@ -85,7 +90,7 @@ def a_loss_with_item_cannot_be_back_propagated() -> Ruling:
         for _ in range(100):
             optimizer.zero_grad()
             data = (x @ w - target).square().mean()
-            error = error_of(((data.item() if number else data) + 0.2 * w.square().sum()).backward)
+            error = error_of(((data.item() if number else data) + weight_decay(w)).backward)
             optimizer.step()
         return error, float(data.detach()), float(w.detach().norm())
 

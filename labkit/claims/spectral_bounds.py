@@ -26,9 +26,8 @@ INF = float("inf")
 )
 def the_penalty_bounds_the_norm(weight: float = 1.0) -> Ruling:
     """Fit an operator to data that want a norm of 1.3, for weights of the penalty around one."""
-    norms = {w: settled(w) for w in (0.0, weight, 100 * weight)}
+    plain, soft, hard = (settled(w) for w in (0.0, weight, 100 * weight))
     bounded = settled(0.0, NormBound(1.05))
-    plain, soft, hard = norms.values()
     return protection(stops=soft < plain, leaks=soft > 1.0501), (
         f"Data that want a norm of 1.3 are fitted with {plain:.3f} without a penalty, {soft:.3f} "
         "at "
