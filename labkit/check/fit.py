@@ -49,7 +49,8 @@ def fits(failure: ModuleType, mine: Callable) -> None:
     if yours is ... or (yours is None and theirs is not None):
         raise NotYet("", WRITE)
     if _kind(yours) != _kind(theirs):
-        wider = WIDER if isinstance(yours, Tensor) and yours.shape == theirs.shape else ""
+        both = isinstance(yours, Tensor) and isinstance(theirs, Tensor)
+        wider = WIDER if both and yours.shape == theirs.shape else ""
         raise NotYet(f"it returns {_kind(yours)}", f"{call} returns {_kind(theirs)}{wider}")
     if not _same(yours_in, values) and _same(theirs_in, values):
         raise NotYet("it edits its input in place", IN_PLACE)
@@ -80,11 +81,12 @@ def _called(mine: Callable, values: list[Any], call: str) -> Any:
 
 
 def _calls(failure: ModuleType) -> list[list[Any]]:
-    """What the broken case hands to the function, call by call, cut off from its graph."""
+    """What the broken case hands to the function in its first call, cut off from its graph."""
     calls: list[list[Any]] = []
 
     def listen(*values: Any) -> Any:
-        calls.append([v.detach().clone() if isinstance(v, Tensor) else v for v in values])
+        if not calls:  # copied now: what follows may change a model or an optimizer
+            calls.append(_copied([v.detach() if isinstance(v, Tensor) else v for v in values]))
         return answer(failure)(*values)
 
     failure.run(failure.CASES["broken"], repair=listen)
