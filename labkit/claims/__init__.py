@@ -6,6 +6,9 @@
     claims.trial("G39", logvar=178)     # the same under another condition
     claims.docket()                     # runs all of them: one row each
 
+`claims.paths` runs the guide's two diagrams of how NaN spreads, arrow by arrow, and
+`claims.protection` what each of its protection points stops and lets through.
+
 To add a claim, write one function into the file of its subject (or a new file of this folder):
 
     @claim("G13", chinese="...", english="...", where="1.5 tool 1", verdict="incomplete guard")
