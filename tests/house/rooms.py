@@ -23,8 +23,8 @@ def room(packages: str = "", rooms: str = "", lazily: str = "") -> Room:
 
 
 EVERY = (
-    "bench board cells check checklist claims compare draw failures fold guide kernels maps models "
-    "news panel probes progress record table training watch"
+    "bench board cells check checklist claims compare draw failures fold guide kernels maps "
+    "models news panel probes progress record table training watch whodunit"
 )
 ROOMS = {
     "probes": room("torch"),
@@ -44,6 +44,7 @@ ROOMS = {
     "draw": room("matplotlib torchviz graphviz numpy torch PIL", "probes bench maps board"),
     "panel": room("ipywidgets anywidget traitlets IPython", "draw probes bench failures fold maps"),
     "fold": room(),
+    "whodunit": room("torch", "guide news probes"),
     "progress": room("tqdm"),
     "guide": room("torch", "cells models training probes"),
     "checklist": room("torch", "probes guide"),
