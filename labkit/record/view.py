@@ -129,4 +129,4 @@ def _book(s: Standing) -> str:
 def _words(text: str) -> set[str]:
     """Words that tell something, without their endings."""
     plain = re.findall(r"[a-z]+", text.lower())
-    return {re.sub(r"(ing|ed|es|s)$", "", word) for word in plain if word not in SMALL.split()}
+    return {re.sub(r"(ing|ed|es|s|e)$", "", word) for word in plain if word not in SMALL.split()}

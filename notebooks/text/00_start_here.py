@@ -23,7 +23,7 @@
 # **Minutes:** 15
 
 # %%
-from labkit import Bench, Panel, progress, trace
+from labkit import Bench, Panel, predict, progress, record, trace
 from labkit.cells import data
 from labkit.draw import draw_counts, draw_curves, draw_graph, draw_latent, draw_scores
 from labkit.models import vae
@@ -159,19 +159,61 @@ Panel(bench)
 # Press *break*, then *repair*. Then find the edge yourself with the slider.
 
 # %% [markdown]
+# ## Your record
+# `make lab` has put your own copies of the notebooks into `my_lab/`. Beside them the lab keeps one small file:
+# what you predicted, what you broke, what you repaired, and with how many hints. It is yours. It is sent nowhere, and you may delete it.
+#
+# Each notebook asks before it shows. `predict(bench, "C")` notes your answer, and does not give the right one away.
+# Stuck in an exercise? `hint(bench)` gives the next hint of its notebook.
+
+# %%
+predict(bench)
+
+# %%
+record.mine()
+
+# %% [markdown]
+# In your own copy this cell shows where you stand. What you have not attempted is never counted as wrong.
+# It also names what to do next: first what you tried and did not finish, then the next gap.
+# Or say what you see, in your own words:
+
+# %%
+print(record.suggest("one layer never moves"))
+
+# %% [markdown]
 # ## Where to go
 # | what you see | go to |
 # |---|---|
 # | my loss is Inf, and soon everything is NaN | `22_exploding_logvar` |
 # | my loss is finite, and after one step every parameter is NaN | `27_distance_at_zero` |
+# | my masked loss is right, and after one step every parameter is NaN | `21_masked_but_not_safe` |
+# | inputs are finite, the formula is right, and the result is Inf or NaN | `20_risky_operations` |
+# | one step is fine, and after many steps of a rollout everything is astronomical | `26_runaway_operator` |
+# | I went back to good weights, and one step later everything is NaN again | `33_poisoned_state` |
+# | my run crashed, and the checkpoint holds NaN or cannot be read | `42_crash_and_recovery` |
+# | my own model went NaN | `45_your_own_model` |
 # | my loss falls, but one layer never moves | `23_dead_clamp` |
-# | my log-likelihood is too good to be true | `24_vanishing_dispersion` |
 # | my loss is high, finite and does not move | `25_log_of_almost_nothing` |
-# | gradients are alive, and the latent spread drifts to one | `12_detach` |
-# | backward runs, and half of the parameters have no gradient | `13_item` |
+# | my loss falls a little and flattens, and fewer layers learn better | `14_bad_initialisation` |
+# | loss and gradient norm look well, and one part of the model never learns | `15_reading_gradients` |
+# | every gradient was finite, the optimizer stepped, and no weight has moved | `32_clip_or_detect` |
 # | every gradient is alive, but one part of the loss gets no better | `11_no_grad` |
+# | my frozen model changes | `11_no_grad` |
+# | backward runs, and half of the parameters have no gradient | `13_item` |
+# | gradients are alive, and the latent spread drifts to one | `12_detach` |
+# | my posterior widens to the prior | `12_detach` |
+# | my gradient disagrees with a finite difference | `12_detach` |
 # | I add up losses in a loop, and only the last one seems to count | `10_accumulation` |
-# | my own model went NaN | `labkit.trace(step, model=model)`, as above |
+# | only the last batch seems to count | `10_accumulation` |
+# | my loss in bfloat16 is too low | `10_accumulation` |
+# | my log-likelihood is too good to be true | `24_vanishing_dispersion` |
+# | a loss that must be >= 0 is negative | `27_distance_at_zero` |
+# | my KL is negative | `31_stable_transforms` |
+# | distances are 0 or far too large, and they change with the origin | `28_distances_that_cancel` |
+# | memory grows with every logged loss | `13_item` |
+# | every test is green, and the model breaks on its first day | `44_tests_that_catch` |
+# | I want a case to solve | `46_whodunit` |
+# | I want everything on one page | `99_reference_card` |
 #
 # 1. Zheng et al. (2017), Massively parallel digital transcriptional profiling of single cells, doi:10.1038/ncomms14049.
 
