@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+FIRST = "00_start_here"
 FOLD = r"<details>\s*<summary>({})</summary>\s*(.*?)\s*</details>"
 
 
@@ -42,10 +43,14 @@ def questions(text: str) -> Questions:
     return Questions(tuple(choices), key[1] if key else "", tuple(_line(h) for _, h in hints))
 
 
-def symptoms(text: str) -> list[tuple[str, str]]:
-    """Rows of an index by symptom: the symptom, and the notebook to go to."""
-    rows = re.findall(r"^\| (.+?) \| `(\d\d_\w+)`.*\|$", text, re.MULTILINE)
-    return [(symptom, where) for symptom, where in rows]
+def symptoms() -> list[tuple[str, str]]:
+    """The index by symptom of the first notebook: the symptom, and the notebook to go to.
+
+    Its source is read where it is there: a build of that very notebook would else see the old one.
+    """
+    source = NOTEBOOKS / "text" / f"{FIRST}.py"
+    text = source.read_text(encoding="utf-8") if source.exists() else prose(FIRST)
+    return re.findall(r"^(?:# )?\| (.+?) \| `(\d\d_\w+)` \|$", text, re.MULTILINE)
 
 
 def prose(stem: str) -> str:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.record.books import books, prose, symptoms
+from labkit.record.books import books, symptoms
 from labkit.record.place import place
 from labkit.record.store import NotOurs, read
 
@@ -103,9 +103,8 @@ def suggest(symptom: str, most: int = 3) -> str:
         symptom: in your own words, such as "one layer never moves".
         most: how many to name.
     """
-    index = symptoms(prose("00_start_here"))
     wanted = _words(symptom)
-    scored = [(len(wanted & _words(text)), where, text) for text, where in index]
+    scored = [(len(wanted & _words(text)), where, text) for text, where in symptoms()]
     best = sorted((row for row in scored if row[0]), key=lambda row: -row[0])[:most]
     if not best:
         return "nothing fits these words; trace one step: labkit.trace(step, model=model)"

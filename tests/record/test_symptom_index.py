@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from labkit.record.books import NOTEBOOKS, prose, symptoms
+from labkit.record.books import FIRST, NOTEBOOKS, prose, symptoms
 
 ROOT = Path(NOTEBOOKS).parent
 
@@ -15,7 +15,15 @@ def rows_of_readme() -> list[tuple[str, str]]:
 
 
 def test_both_indexes_say_the_same():
-    assert rows_of_readme()[1:] == symptoms(prose("00_start_here"))
+    assert rows_of_readme()[1:] == symptoms()
+    assert all(f"| {symptom} | `{where}` |" in prose(FIRST) for symptom, where in symptoms())
+
+
+def test_where_the_source_is_not_there_the_notebook_is_read(monkeypatch, tmp_path):
+    (tmp_path / f"{FIRST}.ipynb").write_bytes((NOTEBOOKS / f"{FIRST}.ipynb").read_bytes())
+    there = symptoms()
+    monkeypatch.setattr("labkit.record.books.NOTEBOOKS", tmp_path)
+    assert symptoms() == there
 
 
 def test_each_row_leads_to_a_notebook():
