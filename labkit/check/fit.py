@@ -45,7 +45,7 @@ def fits(failure: ModuleType, mine: Callable) -> None:
     yours_in, theirs_in = _copied(values), _copied(values)
     call = f"{failure.FORM_KNOB}({', '.join(_kind(value) for value in values)})"
     theirs = answer(failure)(*theirs_in)
-    yours = _called(mine, yours_in, call)
+    yours = _called(mine, yours_in, getattr(failure, "STOPPED", f"it is called as {call}"))
     if yours is ... or (yours is None and theirs is not None):
         raise NotYet("", WRITE)
     if _kind(yours) != _kind(theirs):
@@ -70,13 +70,13 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
-def _called(mine: Callable, values: list[Any], call: str) -> Any:
+def _called(mine: Callable, values: list[Any], hint: str) -> Any:
     try:
         out = mine(*values)
     except NotImplementedError:
         raise NotYet("", WRITE) from None
     except (Exception, SystemExit) as error:
-        raise NotYet(f"it stopped with {told(error)}", f"it is called as {call}") from error
+        raise NotYet(f"it stopped with {told(error)}", hint) from error
     return ... if out is NotImplemented else out
 
 

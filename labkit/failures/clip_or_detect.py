@@ -104,13 +104,7 @@ def unscale(parameters: Parameters, scale: float) -> None:
         p.grad.div_(scale)
 
 
-FORMS: dict[str, Form] = {
-    "clip": clip,
-    "guide": guide,
-    "strict": strict,
-    "wide": wide,
-    "each": each,
-}
+FORMS: dict[str, Form] = {form.__name__: form for form in (clip, guide, strict, wide, each)}
 FORM_KNOB = "between"
 
 
@@ -140,6 +134,10 @@ HINTS = {
     "gradients when they were measured? Unscale first.",
     Verdict.EXPLODING: "a step is longer than the bound. Scale each gradient down to max_norm.",
 }
+STOPPED = (  # a hint for a form that raises
+    "every gradient is finite here, and a step is due. Square in float64; to refuse a step, return "
+    "a norm that is not finite."
+)
 
 
 def refuses(reading: Reading) -> bool:
@@ -170,12 +168,13 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
     form, scale = repair or FORMS[settings.between], 2.0**settings.scale
     model, taken = _prepared(settings.shift, "float32"), []
     before = [p.detach().clone() for p in model.parameters()]
+    bad = _bad_arrivals(settings.shift, scale)  # before the trace: it loads the cells
     report = trace(lambda: taken.append(step(form, model, scale=scale)), model=model)
-    fates, bad = taken_steps(model, before), _bad_arrivals(settings.shift, scale)
+    fates = taken_steps(model, before)
     value, reference = length(model) if taken[0] else 0.0, _truth(settings.shift, form)
     report = judged(report, fates, bad, value / (reference or torch.inf), MAX_NORM)
-    spoilt = sum(fate.word == "nan" for fate in fates)
-    note = f"not finite: {bad} gradients, {spoilt} parameters" if bad else ""
+    spoilt = f"{sum(fate.word == 'nan' for fate in fates)} parameters"
+    note = f"not finite: {bad} gradients, {spoilt}" if bad else ""
     return Reading(settings, report.verdict, report, value, reference, note)
 
 

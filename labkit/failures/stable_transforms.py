@@ -122,6 +122,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
             log-variance, shape (cell, latent), and b is zero.
     """
     form, model = repair or FORMS[settings.form], prepared(settings.shift)
+    _cells()  # loaded here, so that a trace holds no loading
     report = trace(lambda: sum(parts(model, form, settings.collapse)), model=model)
     value, slope = _kl_and_slope(settings, form, torch.float32)
     truth, true_slope = _kl_and_slope(settings, difference, torch.float64)

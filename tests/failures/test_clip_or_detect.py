@@ -150,7 +150,7 @@ def looks_at_nothing(parameters, max_norm, scale):
     [
         (FORMS["clip"], "Square in float64"),
         (FORMS["guide"], "Square in float64"),
-        (FORMS["strict"], "Give each parameter its own norm"),
+        (FORMS["strict"], "Square in float64"),
         (FORMS["wide"], "Give each parameter its own norm"),
         (lambda parameters, max_norm, scale: None, "write the function first"),
         (lambda parameters, max_norm, scale: 1.0, "longer than the bound"),
