@@ -126,7 +126,9 @@ import torch
 
 level = torch.nn.Parameter(torch.tensor([10000.0, 10000.01, 10000.02]))
 for shadow in (False, True):
-    print(trace(lambda: level.square().mean() - level.mean().square(), shadow=shadow))
+    report = trace(lambda: level.square().mean() - level.mean().square(), shadow=shadow)
+    print(f"shadow {shadow}: {report.verdict}")
+print(report.culprit.op, "-", report.culprit.remark)
 
 # %% [markdown]
 # **A program that does not repeat itself.** Halving runs it again and again. If it draws its own random numbers, each run is another one; `guide.debug_forward_pass` puts back the generators that it knows.
