@@ -94,8 +94,9 @@ function start(exhibits, words) {
     const last = exhibit.stops.length - 1;
     const value = make("span", { class: "lk-value" });
     const input = make("input", { type: "range", id, min: 0, max: last, step: 1, value: 0, oninput: () => show(Number(input.value)) });
+    const side = (index) => (exhibit.kind !== "cases" ? "" : index === 0 ? "lk-start" : index === last ? "lk-end" : "");
     const marks = exhibit.stops.map((stop, index) => make("button", {
-      class: "lk-mark", tabindex: -1, style: `left:${(100 * index) / Math.max(last, 1)}%`,
+      class: `lk-mark ${side(index)}`, tabindex: -1, style: `left:${(100 * index) / Math.max(last, 1)}%`,
       onclick: () => { input.value = index; show(index); },
     }, stop.place));
     const unit = exhibit.knob.unit ? ` (${exhibit.knob.unit})` : "";

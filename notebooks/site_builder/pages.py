@@ -20,6 +20,9 @@ HERE = Path(__file__).parent
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
 )
+TITLE, NICKNAME = r"^# +(.+)$", r"^\*([^*]+)\*$"
+SYMPTOM = r"^\*\*(?:Symptom|症状)[:：]\*\*\s*(.+)$"
+MINUTES = r"^\*\*(?:Minutes|分钟)[:：]\*\*\s*(\d+)"
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ def read_page(notebook: Path, language: str = "en") -> Page:
     """Title, symptom and minutes, as the notebook's first lines say them."""
     cells = nbformat.read(notebook, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    title = re.search(r"^# +(.+)$", text, re.M)
-    symptom = re.search(r"^\*\*(?:Symptom|症状)[:：]\*\*\s*(.+)$|^\*(.+)\*$", text, re.M)
-    minutes = re.search(r"^\*\*(?:Minutes|时长|分钟)[:：]\*\*\s*(\d+)", text, re.M)
+    title, *lines = (re.search(pattern, text, re.M) for pattern in (TITLE, SYMPTOM, NICKNAME))
+    minutes = re.search(MINUTES, text, re.M)
+    symptom = next((line[1].replace("`", "") for line in lines if line), "")
     return Page(
         notebook.stem,
         title[1] if title else notebook.stem,
-        (symptom[1] or symptom[2]) if symptom else "",
+        symptom,
         minutes[1] if minutes else "",
         language,
     )

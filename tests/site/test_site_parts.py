@@ -72,6 +72,11 @@ def test_every_notebook_opens_with_what_the_index_shows():
         assert parts([page], INDEX["en"]["parts"])
 
 
+def test_a_symptom_goes_before_a_nickname():
+    assert read_page(HERE / "22_exploding_logvar.ipynb").symptom.startswith("the loss is inf from")
+    assert read_page(HERE / "00_start_here.ipynb").symptom == "A real model on the bench."
+
+
 def test_symptoms_come_from_the_readme():
     readme = "| it leaks | [13_item](notebooks/13_item.ipynb) |\n| it is | [14_no](x.ipynb) |\n"
     page = Page("13_item", "item", "", "15")
