@@ -26,7 +26,7 @@ notebooks: ## build the notebooks from their text and execute them
 workshop: ## make the learner's and the facilitator's edition of the notebooks
 	@$(PYTHON) lab.py workshop $(ARGS)
 
-site: ## make the pages that need no kernel, in site/ (all of them: some minutes)
+site: ## make the pages that need no kernel, in site/ (all of them: about five minutes)
 	@$(PYTHON) lab.py site $(ARGS)
 
 lint: ## check style and format

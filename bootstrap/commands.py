@@ -65,7 +65,7 @@ def workshop(extra: list[str]) -> int:
 
 
 def site(extra: list[str]) -> int:
-    """make the pages that need no kernel, in site/ (all of them: some minutes)"""
+    """make the pages that need no kernel, in site/ (all of them: about five minutes)"""
     install.ready("tests")
     return venv.call("notebooks/build_site.py", *extra)
 

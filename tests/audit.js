@@ -71,7 +71,7 @@
   },
 
   /* How many elements move by themselves, or slide when they change. */
-  moving: () => [...document.querySelectorAll('*')].filter((node) => {
+  moving: (root) => [root, ...root.querySelectorAll('*')].filter((node) => {
     const style = getComputedStyle(node);
     const times = `${style.transitionDuration}, ${style.animationDuration}`.split(', ').map(parseFloat);
     return style.scrollBehavior === 'smooth' || (times.some((t) => t > 0) && node.checkVisibility());

@@ -18,9 +18,12 @@ def unreadable(part: Locator) -> list[str]:
     return found["faults"]
 
 
-def unnamed(page: Page) -> list[str]:
-    """Controls and pictures that a screen reader cannot name."""
-    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+def unnamed(page: Page, selector: str = "body") -> list[str]:
+    """Controls and pictures in a part of a page that a screen reader cannot name."""
+    browser = page.context.new_cdp_session(page)
+    part = browser.send("Runtime.evaluate", {"expression": f"document.querySelector('{selector}')"})
+    where = {"objectId": part["result"]["objectId"]}
+    tree = browser.send("Accessibility.queryAXTree", where)["nodes"]
     told = [(node["role"]["value"], node) for node in tree if not node["ignored"]]
     asked = [(role, node) for role, node in told if role in CONTROLS | PICTURES]
     assert asked, "no controls were looked at"
@@ -39,6 +42,6 @@ def tabbed(page: Page, most: int) -> list[dict]:
     return found
 
 
-def moving(page: Page) -> int:
-    """How many elements move by themselves or slide when they change."""
-    return page.evaluate(f"() => ({SCRIPT}).moving()")
+def moving(page: Page, selector: str = "html") -> int:
+    """How many elements in a part of a page move by themselves or slide when they change."""
+    return page.locator(selector).first.evaluate(f"(root) => ({SCRIPT}).moving(root)")
