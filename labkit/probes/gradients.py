@@ -9,7 +9,7 @@ from torch import Tensor
 
 from labkit.probes.events import Event
 from labkit.probes.frames import Place
-from labkit.probes.measure import measure, respan
+from labkit.probes.measure import flipped, measure, respan
 from labkit.probes.stats import PART, Stats, histogram
 from labkit.probes.tape import Tape
 
@@ -92,6 +92,8 @@ class Gradients:
         event.node, event.forward = event.name, index
         _fed(event, self.feeders.pop(node, ()))
         event.inputs = tuple(self.stats(grad) for grad in entered if grad is not None)
+        if event.name == "SubBackward0" and node._saved_alpha == 1 and len(left) == 2:
+            self._turned(left[1], entered[0])
         event.outputs = tuple(self.stats(grad) for grad in left if grad is not None)
         event.inner = self._inner(node)
         if self.tape.behind:
@@ -102,6 +104,13 @@ class Gradients:
             if after is not None and grad is not None:
                 self.feeders.setdefault(after, []).append((event.index, self.stats(grad)))
         self.unsettled = True
+
+    def _turned(self, grad: Tensor | None, other: Tensor | None) -> None:
+        """The gradient of what is subtracted is the other one's with its sign turned."""
+        if grad is None or other is None:
+            return
+        if grad.shape == other.shape and grad.dtype is other.dtype:
+            self.seen[id(grad)] = weakref.ref(grad), grad._version, flipped(self.stats(other))
 
     def _inner(self, node) -> tuple[int, ...]:
         return tuple(index for which, index in self.python if which is node)

@@ -1,6 +1,7 @@
 """Stats of a tensor, as cheaply as they can be had: every traced value passes through here."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,9 +39,14 @@ def glance(tensor: Tensor) -> Stats:
     if tensor.is_floating_point() and tensor.layout is torch.strided and tensor.numel() > 1:
         total = tensor.sum().item()
         if total - total == 0:
-            name = _NAMES.get(tensor.dtype) or str(tensor.dtype).removeprefix("torch.")
-            return Stats(tuple(tensor.shape), name, tensor.numel(), counted=False)
+            return _finite(tensor.shape, tensor.dtype)
     return measure(tensor, counted=0)
+
+
+@lru_cache(maxsize=1024)
+def _finite(shape: torch.Size, dtype: torch.dtype) -> Stats:
+    name = str(dtype).removeprefix("torch.")
+    return Stats(tuple(shape), name, shape.numel(), counted=False)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -61,16 +67,12 @@ def _measure(tensor: Tensor, shape: tuple, name: str, counted: int) -> Stats:
     low, high = low.item(), high.item()
     if not (-math.inf < low <= high < math.inf):
         return _sick(tensor, shape, name)
-    if low > 0 or high < 0:
-        near, far = sorted((abs(low), abs(high)))
-        return Stats(shape, name, size, 0, 0, 0, 0, low, high, near, far)
-    if low == high:
+    if low == high == 0:
         return Stats(shape, name, size, 0, 0, 0, size, low, high, math.nan, 0.0)
-    large = max(-low, high)
-    if size > counted:
-        return Stats(shape, name, size, low=low, high=high, large=large, counted=False)
+    if size > counted or low > 0 or high < 0:
+        return _within(shape, name, size, low, high)
     zero, small = _smallest(tensor)
-    return Stats(shape, name, size, 0, 0, 0, zero, low, high, small, large)
+    return Stats(shape, name, size, 0, 0, 0, zero, low, high, small, max(-low, high))
 
 
 def packed(tensor: Tensor) -> Tensor:
@@ -107,6 +109,9 @@ def _smallest(tensor: Tensor) -> tuple[int, float]:
         if not tensor.is_floating_point():
             return int((tensor == 0).sum()), math.nan
         tensor = tensor.float()
+    nearest = tensor.abs().amin().item()
+    if nearest > 0:
+        return 0, nearest
     whole, mask = _BITS[tensor.dtype]
     # The bits of a magnitude sort like the magnitude; minus one, a zero becomes the largest.
     bits = tensor.contiguous().view(whole).bitwise_and(mask).sub_(1).bitwise_and_(mask)
@@ -132,6 +137,38 @@ def _sick(tensor: Tensor, shape: tuple, name: str) -> Stats:
         *(shape, name, tensor.numel(), nan, up, down),
         *(part.zero, part.low, part.high, part.small, part.large, where),
     )
+
+
+def flipped(stats: Stats) -> Stats:
+    """The stats of the same entries with the other sign."""
+    return Stats(
+        *(stats.shape, stats.dtype, stats.size, stats.nan, stats.neg_inf, stats.pos_inf),
+        *(stats.zero, -stats.high, -stats.low, stats.small, stats.large),
+        *(stats.first_bad, stats.counted),
+    )
+
+
+def shifted(stats: Stats, func, args: tuple) -> Stats | None:
+    """The stats of a large floating tensor after ``+ - * /`` with a number, from those before.
+
+    Each of the four rounds every entry to the nearest number, so it keeps their order, and its
+    results for the two ends are the ends of the result. None where that does not tell all.
+    """
+    if stats.size <= COUNTED or stats.bad or len(args) != 2:
+        return None
+    ends = torch.tensor((stats.low, stats.high), dtype=args[0].dtype, device=args[0].device)
+    low, high = sorted(func(ends, args[1]).tolist())
+    if not (-math.inf < low < high < math.inf):
+        return None
+    return _within(stats.shape, stats.dtype, stats.size, low, high)
+
+
+def _within(shape: tuple, name: str, size: int, low: float, high: float) -> Stats:
+    """What two finite ends tell; zeros are counted only if there can be none."""
+    if low > 0 or high < 0:
+        near, far = sorted((abs(low), abs(high)))
+        return Stats(shape, name, size, 0, 0, 0, 0, low, high, near, far)
+    return Stats(shape, name, size, low=low, high=high, large=max(-low, high), counted=False)
 
 
 def respan(stats: Stats, shape: tuple[int, ...]) -> Stats:

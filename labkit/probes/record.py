@@ -11,10 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from labkit.probes.frames import locate
 from labkit.probes.gradients import Gradients
-from labkit.probes.measure import COUNTED, glance, measure, respan
+from labkit.probes.measure import COUNTED, flipped, glance, measure, respan, shifted
 from labkit.probes.tape import Tape
 from labkit.probes.tools import tool_of
 
+_SHIFTS = {"neg", "add", "sub", "rsub", "mul", "div"}  # their results can be foretold
 _ENGINE = _engine_run_backward.__code__
 
 
@@ -84,7 +85,7 @@ class Recorder(TorchDispatchMode):
             self.shadow.take_over(pytree.tree_leaves(list(targets)))
         if tool.writes:
             self._written(event, tool, args, kwargs)
-        self._made(event, tool, out)
+        self._made(event, tool, out, self._foretold(event, tool, func, args, kwargs))
         return out
 
     def _lifted(self, func, tensor: Tensor, frame):
@@ -166,12 +167,21 @@ class Recorder(TorchDispatchMode):
         if known is not None and self.tape.events[known.event].bypass == "data":
             self.tape.behind[known.key] = event.index
 
-    def _made(self, event, tool, out) -> None:
+    def _foretold(self, event, tool, func, args, kwargs):
+        """The stats of a result that need not be looked at: ``-x``, ``x + 1``."""
+        if tool.name not in _SHIFTS or len(event.inputs) != 1 or event.phase == "optimizer":
+            return None
+        if kwargs or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
+            return None
+        known = event.inputs[0]
+        return flipped(known) if tool.name == "neg" else shifted(known, func, args)
+
+    def _made(self, event, tool, out, foretold) -> None:
         slot = 0
         for thing in out if isinstance(out, list | tuple) else (out,):
             if isinstance(thing, Tensor):
                 if id(thing) not in event.mutates:
-                    self._output(event, tool, thing, slot)
+                    self._output(event, tool, thing, slot, foretold)
                 slot += 1
             elif isinstance(thing, list | tuple):
                 for item in thing:
@@ -181,10 +191,12 @@ class Recorder(TorchDispatchMode):
         if tool.read:
             self._let_out(event, out)
 
-    def _output(self, event, tool, tensor: Tensor, slot: int) -> None:
+    def _output(self, event, tool, tensor: Tensor, slot: int, foretold=None) -> None:
         tape = self.tape
         if tool.moved and event.inputs and event.inputs[0].size == tensor.numel():
             stats = respan(event.inputs[0], tuple(tensor.shape))
+        elif foretold is not None:
+            stats = foretold
         elif tool.unset:
             stats = measure(tensor[:0] if tensor.dim() else tensor.new_zeros(()))
             stats = type(stats)(tuple(tensor.shape), stats.dtype, tensor.numel(), counted=False)
