@@ -19,8 +19,8 @@ def _spoiler(tape, buffer) -> int:
     known = tape.known.get(id(buffer))
     if known is None:
         return -1
-    _, writer, _, _, bad = tape.storages[known.key]
-    return bad if bad > known.event else max(known.event, writer)
+    memory = known.memory
+    return memory.spoiler if memory.spoiler > known.event else max(known.event, memory.writer)
 
 
 class End:

@@ -122,11 +122,11 @@ class Recorder(TorchDispatchMode):
         known = tape.look(tensor, frame)
         inputs.append(known.stats)
         fed.append((known.event, known.stats))
-        _, last, _, _, bad = tape.storages[known.key]
-        if last > known.event:
-            fed.append((last, known.stats))
-            if known.stats.bad and known.event < bad < last:
-                fed.append((bad, known.stats))  # one part went bad, another was written later
+        memory = known.memory
+        if memory.writer > known.event:
+            fed.append((memory.writer, known.stats))
+            if known.stats.bad and known.event < memory.spoiler < memory.writer:
+                fed.append((memory.spoiler, known.stats))  # another part was written later
         if not tensor.requires_grad:
             tape.cut(known)
             return False
@@ -155,9 +155,10 @@ class Recorder(TorchDispatchMode):
                     event.outputs = (*event.outputs, stats)
                     self._behind(tensor, event)
                     tape.claim(tensor, event.index, stats, slot)
-                    row = tape.storages[tape.known[id(tensor)].key]
-                    row[1] = event.index
-                    row[4] = event.index if stats.bad else row[4]
+                    memory = tape.known[id(tensor)].memory
+                    memory.writer = event.index
+                    if stats.bad:
+                        memory.spoiler = event.index
                     keys.append(id(tensor))
         event.mutates = tuple(keys)
 

@@ -21,10 +21,22 @@ from labkit.probes.stats import Stats
 class Known:
     """What the tape knows of one tensor object."""
 
-    __slots__ = ("event", "key", "slot", "stamp", "stats", "version")
+    __slots__ = ("event", "key", "memory", "slot", "stamp", "stats")
 
-    def __init__(self, key, event, stats, stamp, slot=0):
-        self.key, self.event, self.stats, self.stamp, self.slot = key, event, stats, stamp, slot
+    def __init__(self, key, memory, event, stats, stamp, slot=0):
+        self.key, self.memory, self.event, self.slot = key, memory, event, slot
+        self.stats, self.stamp = stats, stamp  # as measured when so many events had happened
+
+
+class Memory:
+    """What the tape knows of one storage: the events that wrote to it."""
+
+    __slots__ = ("first", "handle", "maker", "spoiler", "writer")
+
+    def __init__(self, handle, maker: int):
+        self.handle, self.first, self.maker = handle, maker, maker
+        self.writer = -1  # the last one that changed it in place
+        self.spoiler = -1  # the last one that left something bad in it
 
 
 class Tape(Names):
@@ -39,9 +51,7 @@ class Tape(Names):
         self.events: list[Event] = []
         self.step = 0
         self.known: dict[int, Known] = {}
-        self.storages: dict[
-            object, list
-        ] = {}  # address -> handle, last writer, last maker, first maker, last bad writer
+        self.storages: dict[object, Memory] = {}  # by address
         self.leaves: dict[int, int] = {}  # id of a trainable leaf -> its source event
         self.around: dict[int, tuple] = {}  # id of a leaf -> modules that ran at its first use
         self.stepping: Place | None = None  # where a torch optimizer's step was called
@@ -65,26 +75,28 @@ class Tape(Names):
 
     def claim(self, tensor: Tensor, event: int, stats, slot: int = 0) -> None:
         """This event made (or overwrote) this tensor."""
-        key = self.key(tensor)
-        row = self.storages.get(key)
-        if row is None:
+        key, known = self.key(tensor), self.known.get(id(tensor))
+        if known is not None and known.key == key:
+            known.event, known.stats, known.stamp, known.slot = event, stats, event, slot
+            known.memory.maker = event
+            return
+        memory = self.storages.get(key)
+        if memory is None:
             handle = None if isinstance(key, tuple) else tensor.untyped_storage()._weak_ref()
-            self.storages[key] = [handle, -1, event, event, -1]
-        else:
-            row[2] = event
-        self.known[id(tensor)] = Known(key, event, stats, event, slot)
+            memory = self.storages[key] = Memory(handle, event)
+        memory.maker = event
+        self.known[id(tensor)] = Known(key, memory, event, stats, event, slot)
 
     def look(self, tensor: Tensor, frame) -> Known:
         """What is known of a tensor that an operator is about to read."""
-        key = self.key(tensor)
-        known = self.known.get(id(tensor))
-        row = self.storages.get(key)
+        key, known = self.key(tensor), self.known.get(id(tensor))
         if known is None or known.key != key:
-            if row is None:
+            memory = self.storages.get(key)
+            if memory is None:
                 return self.source(tensor, frame)
-            known = Known(key, row[2], measure(tensor), len(self.events))
+            known = Known(key, memory, memory.maker, measure(tensor), len(self.events))
             self.known[id(tensor)] = known
-        elif row[1] > known.stamp:
+        elif known.memory.writer > known.stamp:
             known.stats = measure(tensor)
             known.stamp = len(self.events)
         if tensor.requires_grad and tensor.is_leaf and not tensor._is_view():
@@ -96,17 +108,17 @@ class Tape(Names):
         known = self.known.get(id(tensor))
         if known is None or known.key != self.key(tensor):
             return measure(tensor)
-        return known.stats if self.storages[known.key][1] <= known.stamp else measure(tensor)
+        return known.stats if known.memory.writer <= known.stamp else measure(tensor)
 
     def _renewed(self, tensor: Tensor, known: Known, frame) -> Known:
         """A leaf is a source anew in each step, and after each event that wrote to it."""
-        event, row = self.events[known.event], self.storages[known.key]
-        fresh = row[1] <= known.event and event.step == self.step
+        event, memory = self.events[known.event], known.memory
+        fresh = memory.writer <= known.event and event.step == self.step
         if event.phase == "source" and event.kind == "parameter" and fresh:
             return known
-        found = self.source(tensor, frame, maker=max(known.event, row[1]))
-        if id(tensor) not in self.created and self.events[row[3]].phase != "source":
-            self.created[id(tensor)] = self.events[row[3]]
+        found = self.source(tensor, frame, maker=max(known.event, memory.writer))
+        if id(tensor) not in self.created and self.events[memory.first].phase != "source":
+            self.created[id(tensor)] = self.events[memory.first]
         return found
 
     def source(self, tensor: Tensor, frame, maker: int | None = None, kind: str = "") -> Known:
@@ -194,8 +206,8 @@ class Tape(Names):
 
     def close(self) -> None:
         """Give every storage handle back."""
-        for handle, *_ in self.storages.values():
-            if handle is not None:
-                torch.UntypedStorage._free_weak_ref(handle)
+        for memory in self.storages.values():
+            if memory.handle is not None:
+                torch.UntypedStorage._free_weak_ref(memory.handle)
         self.storages.clear()
         self.known.clear()

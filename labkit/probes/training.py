@@ -104,7 +104,7 @@ class Training:
             return move
         known = self.tape.look(leaf.grad, None)
         move.gradient = known.stats
-        move.origin = max(known.event, self.tape.storages[known.key][1])
+        move.origin = max(known.event, known.memory.writer)
         return move
 
     def _post(self, optimizer, args, kwargs) -> None:
@@ -121,8 +121,8 @@ class Training:
         leaf = move.leaf
         move.stats = self.tape.stats(leaf)
         move.event = len(self.tape.events)
-        row = self.tape.storages.get(self.tape.key(leaf))
-        move.writer = row[1] if row is not None and row[1] >= move.began else None
+        memory = self.tape.storages.get(self.tape.key(leaf))
+        move.writer = memory.writer if memory and memory.writer >= move.began else None
         gradient = leaf.grad
         moving = move.gradient is not None and move.gradient.large > 0 and gradient is not None
         if moving and gradient.layout is torch.strided:
@@ -139,8 +139,10 @@ class Training:
             for name, value in state.items() if isinstance(state, dict) else ():
                 if isinstance(value, Tensor) and value.is_floating_point():
                     stats = measure(value, counted=0)
-                    row = self.tape.storages.get(self.tape.key(value))
-                    if stats.bad and row is not None:
+                    memory = self.tape.storages.get(self.tape.key(value))
+                    if stats.bad and memory is not None:
                         owner = self.tape.names.get(id(leaf), ("", "parameter"))[1]
                         what = f"{name} of {owner}"
-                        self.states.append((self.tape.step, max(row[1], row[2]), what, stats))
+                        self.states.append(
+                            (self.tape.step, max(memory.writer, memory.maker), what, stats)
+                        )
