@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labkit import trace
 from labkit.probes.gradients import Gradients
-from labkit.probes.measure import glance, measure, respan
+from labkit.probes.measure import COUNTED, glance, measure, respan
 from labkit.probes.stats import DECADES, PART, histogram, zeros
 from labkit.probes.tape import Tape
 
@@ -126,3 +126,38 @@ def test_the_norm_of_a_gradient_neither_overflows_nor_underflows():
     for factor in (huge, tiny):
         report = trace(lambda factor=factor: (leaf * factor).sum())
         assert report.parameters[0].norm == pytest.approx(factor.item() * 300_000**0.5, rel=1e-6)
+
+
+TURNS = {
+    "-x": lambda x: -x,
+    "x + 1e-8": lambda x: x + 1e-8,
+    "x - 3": lambda x: x - 3,
+    "1 - x": lambda x: 1 - x,
+    "x * -0.3": lambda x: x * -0.3,
+    "x / 7": lambda x: x / 7,
+    "x * 1e38": lambda x: x * 1e38,
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 5.0, -5.0])
+def test_what_a_number_turns_is_foretold_exactly(turn, dtype, shift):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(COUNTED + 1, generator=generator) + shift).to(dtype)
+    result = TURNS[turn](x)
+    ops = [op for op in trace(lambda: TURNS[turn](x)).ops if op.phase == "forward"]
+    assert repr(ops[-1].outputs[0]) == repr(measure(result))
+
+
+def test_the_gradient_of_what_is_subtracted_has_the_other_sign():
+    a = torch.linspace(-1.0, 2.0, 50).requires_grad_(True)
+    b = torch.linspace(0.0, 1.0, 50).requires_grad_(True)
+
+    def step():
+        (a**2 - b**2).pow(3).sum().backward()
+
+    ops = [op for op in trace(step).ops if op.name == "SubBackward0"]
+    left, right = ops[0].outputs
+    assert (right.low, right.high, right.large) == (-left.high, -left.low, left.large)
+    assert left.low != -left.high
