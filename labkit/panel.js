@@ -273,8 +273,9 @@ function render({ model, el }) {
   };
   const pointedCell = (event) => {
     const spot = new DOMPoint(event.clientX, event.clientY).matrixTransform(map.getScreenCTM().inverse());
-    const cell = nearest(spot);
-    return Math.abs(cell.x - spot.x) < 24 && Math.abs(cell.y - spot.y) < 13 ? cell : null;
+    const { cells, reach: [left, right, high] } = model.get("chart");
+    const over = (cell) => spot.x >= cell.x - left && spot.x < cell.x + right && Math.abs(spot.y - cell.y) < high;
+    return cells.find(over) || null;
   };
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   map.addEventListener("pointermove", (event) => aim(pointedCell(event)));

@@ -41,6 +41,7 @@ class Panel(anywidget.AnyWidget):
     detail = traitlets.Dict().tag(sync=True)  # words about that op
 
     def __init__(self, bench: Bench, **kwargs: Any):
+        self._leave: Callable[[], None] = lambda: None  # a panel that fails below is closed too
         self.bench = bench
         if bench.reading is None:
             bench.turn()
@@ -48,7 +49,7 @@ class Panel(anywidget.AnyWidget):
         self._show(bench.reading)
         self.observe(self._moved, "settings")
         self.observe(self._pointed, "pointed")
-        self._leave: Callable[[], None] = bench.watch(self._show)
+        self._leave = bench.watch(self._show)
 
     def close(self) -> None:
         """Take the panel off the page and off the bench."""
@@ -77,8 +78,12 @@ class Panel(anywidget.AnyWidget):
             self.detail = live.detail(reading.report, self.pointed)
 
     def _chart(self, settings: Any) -> dict[str, Any]:
-        """Where the bench stands on its map, which is sent first if it is another one."""
+        """Where the bench stands on its map or board, which is sent first if it is another one."""
         failure = self.bench.failure
+        if hasattr(failure, "board"):
+            board = failure.board(settings, self.bench.repair)
+            self.chart = {"id": repr(settings), **live.board(board)}
+            return live.moment(board)
         found = maps.stored(failure, settings)
         if found is None:
             return {}

@@ -15,6 +15,7 @@ from labkit.probes.verdict import Verdict
 TRUE = 1e-4  # of the value, relative to float64; float32 rounding of one step stays near 1e-7
 UNCHANGED = 1e-3  # of the healthy value; a smooth cap may touch the fourth digit
 SAME_PULL = 0.05  # of each gradient's norm in the healthy run
+SHARE = 0.01  # a smaller distance is told with one more digit
 STOPS = 5  # settings tried along each numeric knob
 
 
@@ -50,11 +51,11 @@ def _repairs(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
         yield Demand(False, f"alive: {reading}", hint)
     off = _distance(reading.value, reading.reference)
     true = off <= TRUE and reading.verdict != Verdict.WRONG
-    words = "agrees with float64" if true else f"{off:.0%} away from float64"
+    much = f"{off:.0%}" if off >= SHARE else f"{off:.1%}"
+    words = "agrees with float64" if true else f"{much} away from float64"
     wrong = reading.verdict == Verdict.WRONG  # also where the value agrees and a gradient does not
-    yield Demand(
-        true, f"true: {reading if wrong else words}", hint if wrong else HINTS[Verdict.WRONG]
-    )
+    off_hint = getattr(failure, "HINTS", {}).get(Verdict.WRONG, HINTS[Verdict.WRONG])
+    yield Demand(true, f"true: {reading if wrong else words}", hint if wrong else off_hint)
 
 
 def _alive(failure: ModuleType, reading: Reading) -> Demand:

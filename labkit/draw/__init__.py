@@ -1,6 +1,7 @@
 """Readings and traces as pictures. The only rooms that import matplotlib, torchviz or graphviz."""
 
 from labkit.draw.figures import (
+    draw_board,
     draw_gradients,
     draw_graph,
     draw_map,
@@ -14,6 +15,7 @@ from labkit.draw.visualize_gradients import visualize_gradients
 
 __all__ = [
     "Picture",
+    "draw_board",
     "draw_counts",
     "draw_curves",
     "draw_gradients",

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from labkit.bench import Reading, knobs_of
+from labkit.board import Board
+from labkit.draw.board import board_scene
 from labkit.draw.gradients import gradients_scene
 from labkit.draw.graph import graph_scene
 from labkit.draw.maps import map_scene
@@ -59,6 +61,15 @@ def draw_map(chart: FailureMap) -> Picture:
         chart: from `Bench.map()`.
     """
     return paint(_framed(map_scene(chart)))
+
+
+def draw_board(board: Board) -> Picture:
+    """Every tensor of a training run, and how much of it is bad up to the present moment.
+
+    Args:
+        board: such as `watch_it_spread.board(bench.settings)`.
+    """
+    return paint(_framed(board_scene(board)))
 
 
 def picture_scene(reading: Reading) -> Scene:

@@ -15,10 +15,12 @@ def gravest(words) -> str:
 
 
 def value_word(report: Report, cell: Cell) -> str:
-    """``ok``, ``data``, ``inf`` or ``nan``: the health of a cell's values. Zeros are no fault."""
+    """``ok``, ``data``, ``empty``, ``inf`` or ``nan``: a cell's values. Zeros are no fault."""
     stats = (s for i in (cell.op, *cell.folded) for s in report.ops[i].outputs)
     word = gravest(s.word for s in stats)
-    return word if word in ("inf", "nan") else "data" if cell.data else "ok"
+    if word in ("inf", "nan", "empty"):
+        return word
+    return "data" if cell.data else "ok"
 
 
 def gradient_word(report: Report, cell: Cell, severed: frozenset[int] = frozenset()) -> str:

@@ -3,9 +3,12 @@
 from typing import Any
 
 from labkit.bench import Reading
+from labkit.board import Board
+from labkit.draw.board import COLUMN, MARK, ROW, board_scene, spot, squares
 from labkit.draw.gradients import gradients_scene
 from labkit.draw.graph import graph_scene
-from labkit.draw.maps import Grid, map_scene, other_than, spots
+from labkit.draw.maps import CELL, Grid, map_scene, other_than, spots
+from labkit.draw.maps import ROW as MAP_ROW
 from labkit.draw.plan import plan
 from labkit.draw.scene import Scene
 from labkit.draw.svg import css as css
@@ -60,7 +63,26 @@ def chart(found: FailureMap) -> dict[str, Any]:
     """The failure map without the ring: sent when another map holds."""
     picture = _picture(map_scene(found, here=False))
     title = f"Map: {found.x.name} and {found.y.name}"
-    return {"title": title, **picture, "cells": spots(found)}
+    return {
+        "title": title,
+        **picture,
+        "cells": spots(found),
+        "reach": [CELL / 2, CELL / 2, MAP_ROW / 2],
+    }
+
+
+def board(found: Board) -> dict[str, Any]:
+    """The board up to the present moment: sent with every turn."""
+    picture = _picture(board_scene(found, here=False))
+    reach = [MARK, COLUMN - MARK, ROW / 2]
+    title = f"Board: {' and '.join(found.knobs)}"
+    return {"title": title, **picture, "cells": squares(found), "reach": reach}
+
+
+def moment(found: Board) -> dict[str, Any]:
+    """Where the ring stands on the board."""
+    x, y = spot(found, *found.here)
+    return {"x": x, "y": y, "aside": ""}
 
 
 def here(found: FailureMap, held: dict[str, Any], repair: Any = None) -> dict[str, Any]:

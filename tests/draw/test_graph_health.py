@@ -78,7 +78,7 @@ def test_the_way_back_to_a_line_makes_a_new_row():
         (INF, "inf", "exp ▲", "∞"),
         (NAN, "nan", "exp ✕", "NaN"),
         (ZERO, "ok", "exp", "0"),
-        (made.EMPTY, "ok", "exp", "–"),
+        (made.EMPTY, "empty", "exp", "–"),
     ],
 )
 def test_a_cell_says_its_value_in_colour_mark_and_word(value, role, name, word):

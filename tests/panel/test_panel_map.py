@@ -88,3 +88,19 @@ def test_every_class_of_the_map_has_a_colour(panel):
         for part in panel.chart["svg"].split('class="')[1:]:
             assert f".{part.partition(chr(34))[0]}{{" in panel._css
     assert all(f".lk-{role}{{" in panel._css for role in ("stand", "stand-halo", "cursor"))
+
+
+def test_the_board_of_a_run_goes_with_every_moment():
+    bench = Bench("watch_it_spread")
+    panel = Panel(bench)
+    bench.turn("broken", step=1, op=2)
+    assert "128 of 2048" in panel.chart["svg"]
+    assert "765 of 12240" not in panel.chart["svg"]
+    hand(panel, op=7)
+    assert "765 of 12240" in panel.chart["svg"]
+    assert panel.frame["badge"]["line"].endswith("log_mu: 765 of 12240 bad, 1 of 16 cells")
+    square = cell_of(panel, step=1, op=7)
+    assert {k: panel.frame["here"][k] for k in "xy"} == {k: square[k] for k in "xy"}
+    assert panel.graph["id"] == (hand(panel, op=12) or panel.graph["id"])  # laid out once
+    assert len(str(panel.chart)) < 2 * LARGEST_MAP
+    panel.close()
