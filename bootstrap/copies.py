@@ -20,7 +20,7 @@ To get the new one: rename or delete {copy}, then run the same command again."""
 
 
 def refresh(originals: Path = ORIGINALS, copies: Path = MY_LAB) -> dict[str, str]:
-    """Copy every notebook that the learner does not have yet.
+    """Copy every notebook that the learner does not have yet, translated ones included.
 
     Args:
         originals: The folder of the originals, `*.ipynb`.
@@ -33,20 +33,21 @@ def refresh(originals: Path = ORIGINALS, copies: Path = MY_LAB) -> dict[str, str
     copies.mkdir(parents=True, exist_ok=True)
     manifest = _read(copies / MANIFEST)
     states = {}
-    for original in sorted(originals.glob("*.ipynb")):
-        states[original.name] = _refresh_one(original, copies / original.name, manifest)
+    for original in [*sorted(originals.glob("*.ipynb")), *sorted(originals.glob("zh/*.ipynb"))]:
+        name = original.relative_to(originals).as_posix()
+        states[name] = _refresh_one(original, copies / name, name, manifest)
     (copies / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return states
 
 
-def _refresh_one(original: Path, copy: Path, manifest: dict[str, str]) -> str:
+def _refresh_one(original: Path, copy: Path, name: str, manifest: dict[str, str]) -> str:
     now = _hash(original)
     if not copy.exists():
         _copy(original, copy)
-        manifest[copy.name] = now
+        manifest[name] = now
         return "new"
     # Without an entry the copy itself is the only witness of what it came from.
-    came_from = manifest.setdefault(copy.name, _hash(copy))
+    came_from = manifest.setdefault(name, _hash(copy))
     return "same" if came_from == now else "newer"
 
 
@@ -62,6 +63,7 @@ def tell(states: dict[str, str], folder: str = MY_LAB.name) -> None:
 
 def _copy(original: Path, copy: Path) -> None:
     # An interrupted copy must not pass for the learner's own file.
+    copy.parent.mkdir(exist_ok=True)  # a language has a folder of its own
     part = copy.with_name(f".{copy.name}.part")
     shutil.copyfile(original, part)
     part.replace(copy)

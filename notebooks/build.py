@@ -3,6 +3,7 @@
     python notebooks/build.py                     every notebook
     python notebooks/build.py exploding_logvar    some of them
     python notebooks/build.py --maps              measure the failure maps anew first
+    python notebooks/build.py --translations      run nothing; renew the other languages alone
     python notebooks/build.py --check             change nothing; fail if a notebook would change
 
 Edit ``notebooks/text/NN_slug.py``, never the notebook: a build replaces it.
@@ -20,6 +21,7 @@ from builder.maps import map_faults, measure
 from builder.outline import faults, name_of
 from builder.run import dumps, run, tidy
 from builder.text import read_text
+from builder.translation import LANGUAGES, translate
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 HERE = Path(__file__).resolve().parent
@@ -100,6 +102,9 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("slug", nargs="*", help="notebooks to build; all if none is named")
     parser.add_argument("--maps", action="store_true", help="measure the failure maps anew")
+    parser.add_argument(
+        "--translations", action="store_true", help="run nothing; renew the other languages alone"
+    )
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a change")
     options = parser.parse_args(arguments)
     try:
@@ -110,7 +115,13 @@ def main(arguments: list[str] | None = None, folder: Path = HERE) -> int:
         parser.error("--maps writes the maps, and --check shall write nothing: choose one")
     for text in chosen if options.maps else ():
         print(f"{text.stem}: {measure(text.stem[3:]) or 'no map'}", flush=True)
-    results = [_one(text, folder, options.check) for text in chosen]
+    results = []
+    for text in chosen:
+        if not options.translations:
+            results.append(_one(text, folder, options.check))
+        for language in LANGUAGES:
+            own = folder / "text" / language / text.name
+            results += [_translation(own, folder, options.check)] if own.exists() else []
     return 0 if all(results) else 1
 
 
@@ -126,6 +137,21 @@ def _one(text: Path, folder: Path, check: bool) -> bool:
     if built.text and built.text != old and not check:
         write(target, built.text)
     return not found and not (check and built.text != old)
+
+
+def _translation(text: Path, folder: Path, check: bool) -> bool:
+    """Renew one notebook in another language from the stored English one; nothing is run."""
+    made = translate(nbformat.read(folder / f"{text.stem}.ipynb", as_version=4), text)
+    target = folder / text.parent.name / f"{text.stem}.ipynb"
+    old = target.read_text(encoding="utf-8") if target.exists() else ""
+    new = dumps(made.notebook)
+    print(f"{text.parent.name}/{text.stem}: {changes(old, new)}")
+    for line in [*(f"✗ {fault}" for fault in made.faults), *(f"! {line}" for line in made.old)]:
+        print(f"  {line}")
+    if new != old and not made.faults and not check:
+        target.parent.mkdir(exist_ok=True)
+        write(target, new)
+    return not made.faults and not (check and new != old)
 
 
 if __name__ == "__main__":

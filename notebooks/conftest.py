@@ -6,3 +6,7 @@ import matplotlib.font_manager  # noqa: F401  builds its cache now, not with a w
 from builder.run import SAME_AGAIN
 
 os.environ.update(SAME_AGAIN)
+
+# A translation has the code and the outputs of the English notebook, and a test compares them:
+# running both would show nothing more, and cost its seconds again.
+collect_ignore_glob = ["zh/*"]

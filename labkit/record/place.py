@@ -24,4 +24,5 @@ def place() -> Path | None:
         here = Path.cwd()
     except OSError:  # the folder is gone
         return None
-    return here / NAME if (here / COPIES).exists() else None
+    folders = (here, here.parent)  # a translated notebook lies one folder deeper
+    return next((folder / NAME for folder in folders if (folder / COPIES).exists()), None)

@@ -14,6 +14,8 @@
 #
 # This lab has one subject: why gradients die and numbers blow up, and how to repair them.
 # You break a real model with a slider, see where the NaN is born and how far it spreads, and repair it.
+#
+# 中文版：[从这里开始](zh/00_start_here.ipynb)
 
 # %% [markdown]
 # **You will** meet the cells, train the model, read one training step as a picture, and turn your first bench.

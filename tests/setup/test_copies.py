@@ -23,6 +23,16 @@ def test_new_notebook_is_copied(folders):
     assert sorted(p.name for p in mine.iterdir()) == [copies.MANIFEST, NAME]
 
 
+def test_a_translation_is_copied_into_its_own_folder(folders):
+    originals, mine = folders
+    (originals / "zh").mkdir()
+    (originals / "zh" / NAME).write_text("第一版")
+    assert copies.refresh(originals, mine) == {NAME: "new", f"zh/{NAME}": "new"}
+    assert (mine / "zh" / NAME).read_text() == "第一版"
+    (originals / "zh" / NAME).write_text("第二版")
+    assert copies.refresh(originals, mine) == {NAME: "same", f"zh/{NAME}": "newer"}
+
+
 def test_unchanged_notebook_is_left_alone(folders):
     copies.refresh(*folders)
     assert copies.refresh(*folders) == {NAME: "same"}
