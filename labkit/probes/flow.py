@@ -20,7 +20,17 @@ class Flow:
                 self.all_sources.setdefault(id(event.leaf), []).append(event.index)
             for parent in event.parents:
                 self.children.setdefault(parent, []).append(event.index)
+        self.latest = {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}
+        self.largest: dict[int, float] = {}  # the largest entry of a step's gradients
+        self.of_leaf: dict[int, list] = {}  # what a leaf received, where its whole step is finite
+        self._sum_up({step for (step, _), a in self.latest.items() if a.stats.bad})
         self.above = self._spread(self.losses, self._before)
+
+    def _sum_up(self, sick: set[int]) -> None:
+        for (step, leaf), arrival in self.latest.items():
+            self.largest[step] = max(self.largest.get(step, 0.0), arrival.stats.large)
+            if step not in sick:
+                self.of_leaf.setdefault(leaf, []).append(arrival)
 
     def _before(self, index: int) -> tuple[int, ...]:
         return self.events[index].parents

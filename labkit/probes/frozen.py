@@ -3,7 +3,6 @@
 from labkit.probes.blame import Walk
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
-from labkit.probes.growth import latest
 from labkit.probes.verdict import Verdict
 from labkit.probes.words import birth_words
 
@@ -78,9 +77,9 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
 
 def undone(session, flow: Flow) -> Finding | None:
     """A gradient arrived, and was gone or zero when the optimizer came."""
-    arrivals, found = latest(session), None
+    found = None
     for move in session.training.moves:
-        arrival = arrivals.get((move.step, id(move.leaf)))
+        arrival = flow.latest.get((move.step, id(move.leaf)))
         if arrival is None or not arrival.stats.large > 0 or arrival.event > move.event:
             continue
         if move.gradient is None:

@@ -21,19 +21,9 @@ _ADDS = ("AddBackward", "SubBackward", "RsubBackward", "ExpandBackward")
 _LAYERS = ("Addmm", "Convolution", "Linear")  # beside a product, they add a bias
 
 
-def latest(session) -> dict[tuple[int, int], object]:
-    """The last arrival of each step and leaf: what the backward passes of a step added up to."""
-    return {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}
-
-
-def vanished(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
+def vanished(flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     """A gradient too small to count in every traced step."""
-    arrivals = latest(session)
-    largest: dict[int, float] = defaultdict(float)
-    for (step, _), arrival in arrivals.items():
-        largest[step] = max(largest[step], arrival.stats.large)
-    sick = {step for (step, _), arrival in arrivals.items() if arrival.stats.bad}
-    mine = [a for (step, who), a in arrivals.items() if who == leaf and step not in sick]
+    mine, largest = flow.of_leaf.get(leaf, ()), flow.largest
     small = [a for a in mine if 0 < a.stats.large < VANISHED * min(largest[a.step], FAIR)]
     if not mine or len(small) < len(mine):
         return None, ""

@@ -41,7 +41,7 @@ def still(
 
 
 def _alive(session, flow: Flow, leaf: int, wanted: set[int]):
-    finding, excuse = vanished(session, flow, leaf)
+    finding, excuse = vanished(flow, leaf)
     if finding is not None or excuse:
         return finding, excuse, "vanishing"
     finding, excuse = unmoved(session, flow, leaf, wanted)
