@@ -24,13 +24,13 @@ class Standing:
     name: str
     predicted: str  # -, right, wrong, or noted where the notebook has no key
     broken: str  # - or the verdicts that were seen
-    repair: str  # not attempted, not yet (2 tries), repaired
+    repair: str  # not attempted, not yet (2 tries), repaired, solved (of cases)
     hints: int
 
     @property
     def state(self) -> str:
         """untouched, started, wrong or repaired."""
-        if self.repair.startswith("repaired"):
+        if self.repair.startswith(("repaired", "solved")):
             return "repaired"
         if self.repair.startswith("not yet") or self.predicted == "wrong":
             return "wrong"
@@ -42,6 +42,9 @@ def standing(name: str, entry: dict[str, Any]) -> Standing:
     tries = entry.get("tries", 0)
     count = f"{tries} {'try' if tries == 1 else 'tries'}"
     repair = f"repaired, {count}" if entry.get("repaired") else f"not yet, {count}"
+    solved = len(entry.get("cases", ()))
+    if solved:
+        tries, repair = solved, f"solved, {solved} {'case' if solved == 1 else 'cases'}"
     judged = {True: "right", False: "wrong", None: "noted"}
     return Standing(
         name,

@@ -110,6 +110,14 @@ def test_not_attempted_is_not_wrong():
     assert standing("detach", {"predicted": "A", "right": None}).predicted == "noted"
 
 
+def test_a_solved_case_stands_in_the_record_with_its_best_score(book):
+    for score in (60, 94, 80):
+        news.tell("solved", "whodunit", seed=14, score=score, line=f"case 14: {score} of 100")
+    assert book()["whodunit"]["cases"]["14"]["score"] == 94
+    assert "46_whodunit  -           -       solved, 1 case  0" in repr(mine())
+    assert "whodunit case 14: 94 of 100" in repr(mine())
+
+
 def test_what_to_do_next():
     entries = {"item": {"tries": 3}, "detach": {"broken": ["wrong"]}}
     lines = next_up([standing(name, entries.get(name, {})) for name in books()])
