@@ -116,8 +116,8 @@ display(draw_map(bench.map()))
 #
 # Third: a floor of 1e-8 does not disturb what is above it. Below it nothing passes.
 #
-# The map answers with a staircase: each smaller eps buys a little more of the green, nine nats for four powers of ten.
-# Then comes the lowest row. There eps is so small that the log and its slope overflow, and the step is Inf or NaN.
+# The map answers with a staircase: each smaller eps buys a little more of the green, nine to ten nats for four powers of ten.
+# Then comes the lowest row. There eps is so small that the slope of the log, one over eps, overflows, and the step is Inf or NaN.
 # In the panel choose float16, where every row but the highest is Inf. Then choose *log mu*, which has no eps, and the whole map is one colour.
 #
 # ## Why
