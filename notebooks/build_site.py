@@ -48,7 +48,7 @@ def site(stems: Sequence[str], target: Path, folder: Path = HERE) -> Iterator[st
     for language, kept, place in (("en", stems, "."), ("zh", translated, "zh")):
         pages = [read_page(folder / place / f"{stem}.ipynb", language) for stem in kept]
         for number, page in enumerate(pages):
-            around = _around(pages, number, translated)
+            around = _around(pages, number, translated, stems)
             source, file = (f / place / page.stem for f in (folder, target))
             file = file.with_suffix(".html")
             write_page(page, source.with_suffix(".ipynb"), exhibits[page.stem], file, around)
@@ -58,11 +58,12 @@ def site(stems: Sequence[str], target: Path, folder: Path = HERE) -> Iterator[st
             write_index(pages, target / place / "index.html", readme, beside[language])
 
 
-def _around(pages: list[Page], number: int, translated: list[str]) -> dict:
+def _around(pages: list[Page], number: int, translated: list[str], stems: Sequence[str]) -> dict:
     page = pages[number]
+    here = {beside.stem for beside in pages}  # the rest is there in English alone
     other = {"en": f"zh/{page.stem}.html", "zh": f"../{page.stem}.html"}[page.language]
     return {
-        "pages": {page.stem for page in pages},
+        "pages": {s: f"{s}.html" if s in here else f"../{s}.html" for s in stems},
         "before": pages[number - 1] if number else None,
         "after": pages[number + 1] if number + 1 < len(pages) else None,
         "other": other if page.stem in translated else "",

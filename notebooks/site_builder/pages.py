@@ -71,7 +71,7 @@ def write_page(
         for number, output in enumerate(cell.get("outputs", ())):
             _keep_picture(output, pictures / f"{index + 1}_{number}.png", target.parent)
         cell.get("outputs", []).extend(_places(exhibits, index))
-    body, _ = Exporter(frozenset(around["pages"])).from_notebook_node(content)
+    body, _ = Exporter(around["pages"]).from_notebook_node(content)
     text = TEMPLATES.get_template("page.html.j2").render(
         page=page,
         body=body,

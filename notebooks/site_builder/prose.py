@@ -1,6 +1,7 @@
 """Prose to HTML that needs nothing from elsewhere: formulas as MathML, names as links."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import pass_context
@@ -15,10 +16,10 @@ class Renderer(IPythonRenderer):
     """Markdown as nbconvert writes it, but for formulas and for links between notebooks.
 
     Args:
-        pages: stems of the notebooks that have a page; their names in backticks become links.
+        pages: notebooks that have a page, and its address; their names in backticks become links.
     """
 
-    def __init__(self, pages: frozenset[str] = frozenset()):
+    def __init__(self, pages: Mapping[str, str]):
         super().__init__(escape=False, exclude_anchor_links=True)
         self.pages = pages
 
@@ -33,7 +34,7 @@ class Renderer(IPythonRenderer):
     def codespan(self, text: str) -> str:
         """Code in a sentence; the name of a notebook leads to its page."""
         shown = super().codespan(text)
-        return f'<a href="{text}.html">{shown}</a>' if text in self.pages else shown
+        return f'<a href="{self.pages[text]}">{shown}</a>' if text in self.pages else shown
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         """A link; one to a notebook leads to its page."""
@@ -49,10 +50,10 @@ class Exporter(HTMLExporter):
     """Cells to HTML without head, scripts or styles.
 
     Args:
-        pages: stems of the notebooks that have a page.
+        pages: notebooks that have a page, and its address.
     """
 
-    def __init__(self, pages: frozenset[str] = frozenset(), **options: Any):
+    def __init__(self, pages: Mapping[str, str], **options: Any):
         bare = {"exclude_input_prompt": True, "exclude_output_prompt": True}
         super().__init__(template_name="basic", **bare, **options)
         self.pages = pages

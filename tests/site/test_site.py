@@ -200,6 +200,32 @@ def test_the_index_leads_by_symptom_and_by_part(tab, site):
     assert reading(line) == says(exhibit(tab, 1))
 
 
+def test_the_chinese_page_moves_too_and_leads_back(tab, site):
+    tab.goto((site / PAGE).as_uri())
+    tab.get_by_role("link", name="中文版").click()
+    tab.wait_for_selector("html[data-ready]")
+    assert tab.locator("html").get_attribute("lang") == "zh-CN"
+    strip = exhibit(tab, FIRST_STRIP)
+    strip.get_by_role("slider").press("End")
+    strip.get_by_role("button", name="复制这一行").click()
+    assert reading(tab.evaluate("navigator.clipboard.readText()")) == says(strip)
+    assert tab.locator("main img").count() == len(list((site / "pictures" / PAGE[:-5]).iterdir()))
+    tab.get_by_role("link", name="全部笔记本").click()
+    expect(tab.get_by_role("heading", level=1)).to_have_text("消失的梯度与爆炸的数值")
+    tab.get_by_role("link", name="English").click()
+    expect(tab.locator("html")).to_have_attribute("lang", "en")
+
+
+def test_every_link_leads_somewhere(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        links = [link.partition("#")[0] for link in re.findall(r'<a [^>]*?href="([^"]*)"', text)]
+        assert links
+        for link in links:
+            target = page.parent / (link or page.name)
+            assert link.startswith("https://") or target.exists(), (page.name, link)
+
+
 def test_a_copied_line_is_what_the_bench_says():
     from site_builder.exhibit import line_of
 

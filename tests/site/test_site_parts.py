@@ -16,12 +16,12 @@ from site_builder.words import INDEX, WORDS
 from labkit import Bench
 
 TEXTS = sorted((HERE / "text").glob("[0-9][0-9]_*.py"))
-STEMS = frozenset(text.stem for text in TEXTS)
+PAGES = {text.stem: f"{text.stem}.html" for text in TEXTS}
 
 
 def html(*sources: str) -> str:
     cells = [nbformat.v4.new_markdown_cell(source) for source in sources]
-    return Exporter(STEMS).from_notebook_node(nbformat.v4.new_notebook(cells=cells))[0]
+    return Exporter(PAGES).from_notebook_node(nbformat.v4.new_notebook(cells=cells))[0]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
