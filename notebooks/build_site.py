@@ -18,11 +18,12 @@ from build import texts
 from site_builder.capture import captured
 from site_builder.index import write_index
 from site_builder.pages import HERE as ASSETS
-from site_builder.pages import Page, read_page, write_page
+from site_builder.pages import Page, prose_of, read_page, write_page
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SITE = ROOT / "site"
+START = "00_start_here.ipynb"  # has the table of symptoms
 PROCESSES = 2  # notebooks whose code runs at the same time
 MOST = 300_000  # bytes of a page beyond its pictures: a slow line brings it in a few seconds
 
@@ -43,7 +44,7 @@ def site(stems: Sequence[str], target: Path, folder: Path = HERE) -> Iterator[st
     with ThreadPoolExecutor(PROCESSES) as pool:
         measured = pool.map(captured, [folder / f"{stem}.ipynb" for stem in stems])
         exhibits = dict(zip(stems, measured, strict=True))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    english = [read_page(folder / f"{stem}.ipynb") for stem in stems]
     translated = [stem for stem in stems if (folder / "zh" / f"{stem}.ipynb").exists()]
     for language, kept, place in (("en", stems, "."), ("zh", translated, "zh")):
         pages = [read_page(folder / place / f"{stem}.ipynb", language) for stem in kept]
@@ -55,7 +56,8 @@ def site(stems: Sequence[str], target: Path, folder: Path = HERE) -> Iterator[st
             yield _told(file)
         if pages:
             beside = {"en": "zh/index.html" if translated else "", "zh": "../index.html"}
-            write_index(pages, target / place / "index.html", readme, beside[language])
+            start = prose_of(folder / place / START) if (folder / place / START).exists() else ""
+            write_index(pages, english, target / place / "index.html", start, beside[language])
 
 
 def _around(pages: list[Page], number: int, translated: list[str], stems: Sequence[str]) -> dict:

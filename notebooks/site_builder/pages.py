@@ -36,10 +36,15 @@ class Page:
     language: str = "en"
 
 
+def prose_of(notebook: Path) -> str:
+    """The words of a notebook."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
 def read_page(notebook: Path, language: str = "en") -> Page:
     """Title, symptom and minutes, as the notebook's first lines say them."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    text = prose_of(notebook)
     title, *lines = (re.search(pattern, text, re.M) for pattern in (TITLE, SYMPTOM, NICKNAME))
     minutes = re.search(MINUTES, text, re.M)
     symptom = next((line[1].replace("`", "") for line in lines if line), "")

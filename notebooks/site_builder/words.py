@@ -52,6 +52,7 @@ INDEX = {
         "by_symptom": "What do you see?",
         "symptom": "symptom",
         "page": "go to",
+        "foreign": "(in English)",
         "by_part": "By part",
         "minutes": "minutes",
         "parts": {
@@ -67,6 +68,10 @@ INDEX = {
         "title": "消失的梯度与爆炸的数值",
         "lead": "实验室的笔记本，无需内核、无需网络即可阅读。"
         "滑块和图可用鼠标或键盘移动，每个位置都是事先测量的。",
+        "by_symptom": "你看到了什么？",
+        "symptom": "现象",
+        "page": "去这里",
+        "foreign": "（英文）",
         "by_part": "按部分",
         "minutes": "分钟",
         "parts": {

@@ -77,12 +77,14 @@ def test_a_symptom_goes_before_a_nickname():
     assert read_page(HERE / "00_start_here.ipynb").symptom == "A real model on the bench."
 
 
-def test_symptoms_come_from_the_readme():
-    readme = "| it leaks | [13_item](notebooks/13_item.ipynb) |\n| it is | [14_no](x.ipynb) |\n"
-    page = Page("13_item", "item", "", "15")
-    assert symptoms(readme, [page]) == [("it leaks", page)]
+def test_symptoms_come_from_the_start_notebook():
+    table = "| what you see | go to |\n|---|---|\n| it leaks | `13_item` |\n| it is | `14_no` |\n"
+    item = Page("13_item", "item", "", "15")
+    assert symptoms(table, [item], [item]) == [("it leaks", "13_item.html", "item", False)]
+    assert symptoms(table, [], [item]) == [("it leaks", "../13_item.html", "item", True)]
 
 
 def test_both_languages_say_the_same_things():
     assert WORDS["en"].keys() == WORDS["zh"].keys()
+    assert INDEX["en"].keys() == INDEX["zh"].keys()
     assert INDEX["en"]["parts"].keys() == INDEX["zh"]["parts"].keys()
