@@ -101,6 +101,13 @@ def test_quarantine_loses_one_cell_and_skip_loses_the_batch(bench):
     assert skipped.value != pytest.approx(skipped.reference, rel=1e-4)
 
 
+def test_the_board_of_the_quarantine_has_its_first_look_too():
+    squares = column(lab.CASES["repaired"])
+    assert squares[AT["loss"]].bad == 1  # the look under no_grad; the second pass was well
+    assert not any(squares[AT[f"∇ {name}"]].bad for name in BACKWARD)
+    assert squares[AT["gradients"]].bad == 0
+
+
 def test_a_moment_knows_nothing_of_what_comes(bench):
     bench.turn("broken", step=1)
     for op in range(len(ROWS)):
