@@ -192,8 +192,13 @@ print(record.suggest("one layer never moves"))
 # | inputs are finite, the formula is right, and the result is Inf or NaN | `20_risky_operations` |
 # | one step is fine, and after many steps of a rollout everything is astronomical | `26_runaway_operator` |
 # | I went back to good weights, and one step later everything is NaN again | `33_poisoned_state` |
+# | I have guards everywhere, and something is still wrong | `30_defence_in_depth` |
+# | it trains in float32, and not in float16 or bfloat16 | `34_half_precision` |
 # | my run crashed, and the checkpoint holds NaN or cannot be read | `42_crash_and_recovery` |
+# | one of several processes goes NaN, and all of them hang or die | `43_one_rank_poisons_all` |
 # | my own model went NaN | `45_your_own_model` |
+# | how far does one NaN get, and when is it too late? | `41_watch_it_spread` |
+# | something is NaN, and I do not know where it began | `40_hunting_the_source` |
 # | my loss falls, but one layer never moves | `23_dead_clamp` |
 # | my loss is high, finite and does not move | `25_log_of_almost_nothing` |
 # | my loss falls a little and flattens, and fewer layers learn better | `14_bad_initialisation` |
@@ -212,6 +217,7 @@ print(record.suggest("one layer never moves"))
 # | a loss that must be >= 0 is negative | `27_distance_at_zero` |
 # | my KL is negative | `31_stable_transforms` |
 # | distances are 0 or far too large, and they change with the origin | `28_distances_that_cancel` |
+# | I compute in chunks, and memory is as full as before | `29_chunks_that_save_nothing` |
 # | memory grows with every logged loss | `13_item` |
 # | every test is green, and the model breaks on its first day | `44_tests_that_catch` |
 # | I want a case to solve | `46_whodunit` |

@@ -102,7 +102,7 @@
 # 它还指出接下来做什么：先是试过而没有做完的，再是下一个空缺。
 # 或者用你自己的话说出你看到的现象（目前只认英文）：
 
-# %% [markdown] of="65531dd0"
+# %% [markdown] of="668f7e7d"
 # ## 去哪里
 # | 你看到的现象 | 去这里 |
 # |---|---|
@@ -112,8 +112,13 @@
 # | 输入有限，公式正确，结果却是 Inf 或 NaN | `20_risky_operations` |
 # | 走一步没问题，滚动多步之后一切都大得离谱 | `26_runaway_operator` |
 # | 我退回到好的权重，一步之后一切又是 NaN | `33_poisoned_state` |
+# | 我到处都有防护，却还是有地方不对 | `30_defence_in_depth` |
+# | float32 里能训练，float16 或 bfloat16 里却不行 | `34_half_precision` |
 # | 训练崩溃了，检查点里有 NaN 或者无法读取 | `42_crash_and_recovery` |
+# | 几个进程里有一个变成 NaN，全部卡住或死掉 | `43_one_rank_poisons_all` |
 # | 我自己的模型变成了 NaN | `45_your_own_model` |
+# | 一个 NaN 能走多远，什么时候就太晚了 | `41_watch_it_spread` |
+# | 有东西是 NaN，我不知道它从哪里开始 | `40_hunting_the_source` |
 # | 损失在下降，但有一层从不移动 | `23_dead_clamp` |
 # | 损失很高、有限，而且不动 | `25_log_of_almost_nothing` |
 # | 损失下降一点就变平，层数更少反而学得更好 | `14_bad_initialisation` |
@@ -132,6 +137,7 @@
 # | 必须 >= 0 的损失成了负数 | `27_distance_at_zero` |
 # | 我的 KL 是负数 | `31_stable_transforms` |
 # | 距离为 0 或者大得多，而且随原点改变 | `28_distances_that_cancel` |
+# | 我分块计算，内存却和以前一样满 | `29_chunks_that_save_nothing` |
 # | 每记录一次损失，内存就增长一点 | `13_item` |
 # | 每个测试都是绿色，模型第一天就坏了 | `44_tests_that_catch` |
 # | 我想破一个案子 | `46_whodunit` |
