@@ -98,6 +98,7 @@ FORMS: dict[str, Form] = {
     "recomputed": recomputed,
 }
 FORM_KNOB = "mean"
+MAP = {"cells": (500, 2500, 5000, 10000, 15000, 20000), "mean": tuple(FORMS)}
 OFF = 1e-4  # of the loss, relative to float64; a float32 sum of 10000 distances stays near 1e-6
 
 

@@ -85,6 +85,7 @@ FORMS: dict[str, Form] = {
     "subtract": subtracted,
 }
 FORM_KNOB = "distance"
+MAP = {"offset": range(8), "distance": tuple(FORMS)}
 OFF = 1e-2  # of the loss, and of the gradient's length, relative to float64
 COUNT = 40  # cells of each batch
 

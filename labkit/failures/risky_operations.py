@@ -89,6 +89,7 @@ FORMS: dict[str, Form] = {
     "scaled": scaled,
 }
 FORM_KNOB = "guard"
+MAP = {"power": range(-36, 37, 6), "op": tuple(ROWS)}
 OFF = 2e-2  # of the value, relative to float64; bfloat16 rounds by 4e-3, a few times here
 
 
@@ -105,8 +106,8 @@ class Settings:
 
 CASES = {
     "healthy": Settings(),
-    "broken": Settings(x=3.0, power=19.0),
-    "repaired": Settings(x=3.0, power=19.0, guard="scaled"),
+    "broken": Settings(x=3.0, power=20.0),
+    "repaired": Settings(x=3.0, power=20.0, guard="scaled"),
     "exp": Settings(op="exp", x=89.0),
     "half": Settings(op="exp", x=11.5, dtype="float16"),
     "gradient only": Settings(op="division", x=3.0, power=-20.0),

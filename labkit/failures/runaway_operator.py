@@ -96,6 +96,7 @@ FORMS: dict[str, Form] = {
     "norm": bounded,
 }
 FORM_KNOB = "bound"
+MAP = {"norm": (0.05, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "bound": tuple(FORMS)}
 RADIUS = 0.9  # every eigenvalue of the chain
 
 
@@ -117,9 +118,8 @@ CASES = {
     "chain": Settings(norm=2.0, steps=32, operator="chain"),
     "contracting": Settings(norm=0.5, steps=32),
 }
-RUNS = (Verdict.NAN, Verdict.INF, Verdict.EXPLODING)
 START = Settings(norm=1.5, steps=24, operator="identity")
-CHECKS = ((START, lambda reading: reading.verdict not in RUNS, ""),)  # it trains by its shift
+CHECKS = ((START, Verdict.HEALTHY, ""),)
 
 
 class Rollout(nn.Module):
@@ -191,9 +191,8 @@ def matrix(model: OperatorModel) -> Tensor:
 
 def chain(norm: float, size: int = 8) -> Tensor:
     """Each axis feeds the next: every eigenvalue is 0.9 (or the norm, if smaller)."""
-    eye, step = torch.eye(size), torch.ones(size - 1).diag(1)
-    low, high = 0.0, norm  # bisection: the norm grows with what is fed on
-    for _ in range(40):
+    eye, step, low, high = torch.eye(size), torch.ones(size - 1).diag(1), 0.0, norm
+    for _ in range(40):  # bisection: the norm grows with what is fed on
         middle = (low + high) / 2
         small = spectral_norm(min(RADIUS, norm) * eye + middle * step) < norm
         low, high = (middle, high) if small else (low, middle)
@@ -203,9 +202,9 @@ def chain(norm: float, size: int = 8) -> Tensor:
 def growth(steps: int = 150) -> dict[str, list[float]]:
     """log10 of how far n steps can stretch, for n from 1, by operator."""
     A = matrix(learned())
-    radius_one = A / torch.linalg.eigvals(A).abs().max()
-    named = {"learned, radius 1": radius_one, "chain, norm 1.2": chain(1.2)}
-    named |= {"norm 1.05": 1.05 * torch.eye(len(A)), "learned, norm 1": NormBound()(A)}
+    named = {"learned, radius 1": A / torch.linalg.eigvals(A).abs().max()}
+    named |= {"chain, norm 1.2": chain(1.2), "norm 1.05": 1.05 * torch.eye(len(A))}
+    named |= {"learned, norm 1": NormBound()(A)}
     return {name: log10_growth(A, steps).tolist() for name, A in named.items()}
 
 
@@ -244,7 +243,7 @@ def _prepared(settings: Settings, dtype: str, form: Form) -> tuple[Rollout, Move
         else:
             one = settings.norm * torch.eye(model.sizes[0])
             model.basis.copy_(one if settings.operator == "identity" else chain(settings.norm))
-            model.response.zero_()
+            model.response.zero_().requires_grad_(False)  # equal operators: nothing to weigh
     kind = getattr(torch, dtype)
     states = (t.to(kind) for t in (move.before, move.after, move.tissue, move.perturbation))
     return Rollout(model, form).to(kind), Move(*states)

@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_strip
+from labkit.draw import draw_curves, draw_map, draw_strip
 from labkit.failures import risky_operations
 
 bench = Bench(risky_operations)
@@ -37,17 +37,17 @@ bench.turn("healthy")
 # It names no dtype, and no gradient.
 #
 # ## Predict
-# The vector (2.4e19, 1.8e19) has the length 3e19. The largest float32 is 3.4e38.
+# The vector (1.8e20, 2.4e20) has the length 3e20. The largest float32 is 3.4e38.
 # What does `sqrt(x*x + y*y)` give in float32?
 #
-# - **A** 3e19
+# - **A** 3e20
 # - **B** a length that is a little wrong
 # - **C** Inf, and a gradient that is not finite either
 # - **D** Inf, and a gradient of exactly 0
 #
 # <details><summary>Answer</summary>
 #
-# **D.** The square of 2.4e19 is 5.8e38. That is beyond the largest float32, though the length itself would fit easily.
+# **D.** The square of 2.4e20 is 5.8e40. That is beyond the largest float32, though the length itself would fit easily.
 # On the way back the root sends $1 / (2\sqrt\infty) = 0$.
 # </details>
 #
@@ -107,6 +107,7 @@ Panel(bench)
 #
 # ## Strip
 # First `exp` in float32 and in float16. Then the length, for a vector that grows from $10^{-30}$ to $10^{30}$.
+# Last, a map of all operations in float32, for arguments from $3 \cdot 10^{-36}$ to $3 \cdot 10^{36}$.
 
 # %%
 for dtype in ("float32", "float16"):
@@ -114,11 +115,15 @@ for dtype in ("float32", "float16"):
     display(draw_strip(bench.sweep("x", (-110, -15, 0, 11, 11.5, 60, 88.5, 89)), "x"))
 bench.turn("healthy", x=1.0)
 display(draw_strip(bench.sweep("power", (-30, -23, -20, 0, 18, 19, 20, 30)), "power"))
+bench.turn("broken")
+display(draw_map(bench.map()))
 
 # %% [markdown]
 # Row 1: well up to 11.5, *exploding* at 60 and 88.5 (finite, and no optimizer can use it), Inf at 89. At -110 it is *wrong*: 0, where float64 has $10^{-48}$.
 # Row 2: in float16 the same function ends at 11. At -15 it has one digit left: the result is subnormal.
 # Row 3: a length breaks on both sides, at about half of the exponents.
+# The map: only `log1p`, `x log x` and `softplus` are well over the whole range, and that for positive arguments alone.
+# In the panel you can see it for the other dtypes, and behind the guide's guards.
 #
 # ## Why
 # A format with the largest number $M$ and the smallest $m$ holds a square only between their roots:
@@ -136,7 +141,7 @@ display(draw_strip(bench.sweep("power", (-30, -23, -20, 0, 18, 19, 20, 30)), "po
 #
 # ## Repair
 # Write the length of each row of `x`, shape (row, entry), in the dtype of `x`. It returns shape (row,).
-# It must hold for 3e19 and 3e-24 in float32, and for 300 in float16. A row of zeros has length 0, and a finite gradient.
+# It must hold for 3e20 and 3e-24 in float32, and for 300 in float16. A row of zeros has length 0, and a finite gradient.
 
 
 # %% tags=["exercise"]

@@ -22,7 +22,7 @@
 
 # %%
 from labkit import Bench, Panel, answer, check, compare
-from labkit.draw import draw_curves, draw_graph, draw_strip
+from labkit.draw import draw_curves, draw_graph, draw_map, draw_strip
 from labkit.failures import distances_that_cancel
 
 bench = Bench(distances_that_cancel)
@@ -95,17 +95,21 @@ Panel(bench)
 #
 # ## Strip
 # The offset, for the expansion, for the centred expansion with half of the cells moved, and for *subtract*.
+# Last, a map of every distance at every offset, with half of the cells moved.
 
 # %%
 stops = (0, 1, 1.5, 2, 3, 4, 5, 6)
 for distance, moved in (("expansion", "all"), ("centred", "half"), ("subtract", "all")):
     bench.turn("healthy", distance=distance, moved=moved)
     display(draw_strip(bench.sweep("offset", stops), "offset"))
+bench.turn("two groups")
+display(draw_map(bench.map()))
 
 # %% [markdown]
 # Row 1: *wrong* from $10^{1.5}$, NaN from $10^{3}$.
 # Row 2: centring has helped nobody: the two groups are as far from their mean as from the origin.
 # Row 3: well up to $10^4$. Beyond, what was stored has lost the digits, and no formula can bring them back. Centre before you store.
+# The map: two rows hold further than the others, and none to the end.
 #
 # ## Why
 # Let $u$ be the rounding unit, $6 \cdot 10^{-8}$ in float32. Each of the three terms is rounded relative to its own size:
