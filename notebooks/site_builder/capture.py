@@ -96,14 +96,18 @@ class Recorder:
 def _record(notebook: NotebookNode) -> list[dict[str, Any]]:
     recorder = Recorder()
     last = max(index for index, cell in enumerate(notebook.cells) if shows(cell))
+    code = {
+        index: compile(cell.source, f"cell {index + 1}", "exec")
+        for index, cell in enumerate(notebook.cells[: last + 1])
+        if cell.cell_type == "code"
+    }
     names: dict[str, Any] = {"__name__": "__main__"}
     with _instead_of_drawing(recorder):
-        for index, cell in enumerate(notebook.cells[: last + 1]):
+        for index, program in code.items():
             recorder.cell = index
-            expected = "raises-exception" in cell.metadata.get("tags", ())
-            if cell.cell_type == "code":
-                with contextlib.suppress(*[Exception] * expected):
-                    exec(compile(cell.source, f"cell {index + 1}", "exec"), names)
+            expected = "raises-exception" in notebook.cells[index].metadata.get("tags", ())
+            with contextlib.suppress(*[Exception] * expected):
+                exec(program, names)
     return recorder.exhibits
 
 
