@@ -13,7 +13,7 @@ from labkit.draw.paint import Picture
 
 INCH = 72.0  # points, graphviz's unit
 SIZE = 0.85  # of the page that graphviz asks for
-GAP, HEAD = 40.0, 24.0  # points between two graphs, and above them
+GAP, HEAD, EDGE = 40.0, 24.0, 3.0  # points between two graphs, above and below them
 INK = "#16191d"
 PAPER = {"lightblue": "#add8e6", "darkolivegreen1": "#caff70", "darkolivegreen3": "#a2cd5a"}
 
@@ -36,7 +36,7 @@ def draw_torchviz(**programs: tuple[Tensor, Mapping[str, Tensor]]) -> Picture:
     plans = {name: _laid_out(dot_of(*program)) for name, program in programs.items()}
     sizes = [tuple(map(float, plan["bb"].split(",")[2:])) for plan in plans.values()]
     width = sum(size[0] + GAP for size in sizes)
-    height = max(size[1] for size in sizes) + HEAD
+    height = max(size[1] for size in sizes) + HEAD + EDGE
     figure = Picture(figsize=(SIZE * width / INCH, SIZE * height / INCH))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-GAP / 2, width - GAP / 2), ylim=(HEAD - height, HEAD))

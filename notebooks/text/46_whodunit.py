@@ -62,7 +62,9 @@ case
 # | `case.read("function")` | 5 | the source, with line numbers |
 # | `case.trace(step)` | 10 | the tracer's verdict, and its line |
 #
-# The tracer is the best of them, and it costs half of all you have. A NaN in the gradient asks for the gradients:
+# The functions are `jobs`, `fit`, `crowd`, `loss_of`, `start` and `step`; the methods of the net are `measure`, `scaled`, `features`, `weights` and `forward`.
+#
+# The tracer is the best probe, and it costs half of all you have. A NaN in the gradient asks for the gradients:
 
 # %%
 case.gradients()
