@@ -107,7 +107,7 @@ class Settings:
     """The knobs of this bench."""
 
     cells: float = dial(1000.0, 500, 20000, 500, "", "cells in each of two clouds")
-    rows: float = dial(1000.0, 500, 20000, 500, "", "cells in a chunk")
+    rows: float = dial(1000.0, 500, 20000, 500, "", "size of a chunk")
     plan: float = dial(1.0, 0.1, 10, 0.1, "GB", "that may be used")
     gradient: str = choice("on", ("on", "off"), "off: computed under no_grad")
     mean: str = choice("chunked", FORMS, "how the mean of all distances is taken")
