@@ -85,6 +85,7 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "no optimizer holds it"
     inside = flow.to_loss(leaf)
     cuts = sorted(index for index in inside if flow.events[index].cut)
+    cuts = cuts or sorted(index for index in inside if _takes_a_shape(flow.events[index]))
     if cuts and _inference(session, flow, inside):
         return None, "no backward ran, and none could"
     if cuts:
@@ -97,6 +98,11 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
     return None, "the loss does not depend on it"
+
+
+def _takes_a_shape(event: Event) -> bool:
+    """zeros_like and its kin: harmless beside another way to the loss, a cut where it is all."""
+    return event.tool is not None and event.tool.shaped
 
 
 def _inference(session, flow: Flow, inside: set[int]) -> bool:
@@ -126,6 +132,8 @@ def _named(event: Event) -> tuple[str, str]:
     if event.name in _WORDS:
         name = {"_local_scalar_dense": "item"}.get(event.name, event.name)
         return name, _WORDS[event.name]
+    if _takes_a_shape(event):
+        return event.name, "it takes the shape alone"
     if not event.graph:
         return "no_grad", "it ran without a graph"
     if event.outputs and not event.outputs[0].dtype.startswith(("float", "bfloat", "complex")):

@@ -65,6 +65,16 @@ def test_an_op_that_reads_only_a_shape_cuts_nothing():
     assert not [op.name for op in report.ops if op.cut]
 
 
+def test_a_shape_is_a_cut_where_it_is_all_that_reaches_the_loss():
+    model, x = regression()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    report = trace(lambda: torch.zeros_like(model(x)).sum(), model, optimizer)
+    assert (report.verdict, report.culprit.op) == ("severed", "zeros_like")
+    half = nn.Linear(4, 1)
+    report = trace(lambda: (half(x) + torch.zeros_like(model(x))).sum(), [half, model])
+    assert (report.verdict, report.culprit.op) == ("severed", "zeros_like")
+
+
 def test_a_mean_is_not_what_makes_a_gradient_vanish():
     torch.manual_seed(0)
     layers = [layer for _ in range(12) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
