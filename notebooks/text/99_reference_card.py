@@ -24,6 +24,8 @@ from labkit.claims import paths, protection
 from labkit.draw.arrows import Drawn, draw_arrows
 from labkit.failures import risky_operations
 
+print(claims.claim_of("G39"))
+
 # %% [markdown]
 # ## The four checklists
 # The guide ends with four lists of boxes to tick by hand. Here they tick themselves.
