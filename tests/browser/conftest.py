@@ -6,7 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from hand import FAILURES, SCREENSHOTS
+from hand import SCREENSHOTS
 from real_lab import KERNEL, Lab, command, open_notebook, run_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +35,7 @@ def lab(tmp_path_factory):
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(path, server.notebooks)
     write(server.notebooks / "only_panels.ipynb", CELLS)
-    write(server.notebooks / "every_failure.ipynb", [CELLS[0], *map(PANEL.format, FAILURES)])
+    write(server.notebooks / "spread.ipynb", [CELLS[0], PANEL.format("watch_it_spread")])
     shutil.copy(ROOT / "tests" / "panel" / "toy_bench.py", server.notebooks)
     yield server
     server.close()
@@ -72,9 +72,9 @@ def opened(lab, new_page):
 
 
 @pytest.fixture(scope="session")
-def every(lab, new_page):
-    """A notebook with the panel of each failure mode, run."""
-    return with_panels(new_page(), lab, "every_failure", len(FAILURES))
+def spread(lab, new_page):
+    """A notebook with the panel that walks through a run, run."""
+    return with_panels(new_page(), lab, "spread", 1)
 
 
 def with_panels(page, lab, name: str, number: int):

@@ -54,6 +54,19 @@ class Lab:
         """Address of a notebook in a workspace of its own."""
         return f"http://127.0.0.1:{self.port}/lab/workspaces/{workspace}/tree/{name}?token={TOKEN}"
 
+    def shut_down(self, name: str) -> None:
+        """End the kernel of a notebook: thirty of them would take 14 GB."""
+        for session in json.loads(self._ask("sessions")):
+            if session["path"] == name:
+                self._ask(f"sessions/{session['id']}", "DELETE")
+
+    def _ask(self, path: str, method: str = "GET") -> bytes:
+        address = f"http://127.0.0.1:{self.port}/api/{path}"
+        request = urllib.request.Request(address, method=method)
+        request.add_header("Authorization", f"token {TOKEN}")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.read()
+
     def _configure(self, settings: dict[str, dict]) -> None:
         pages = self.folder / "config" / "labconfig"
         pages.mkdir(parents=True)

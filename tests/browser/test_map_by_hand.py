@@ -1,7 +1,7 @@
 """The failure map in a real JupyterLab: click, keys, ring, and nothing that blinks."""
 
 import pytest
-from hand import FAILURES, Hand, run_code
+from hand import Hand, run_code
 from playwright.sync_api import expect
 
 
@@ -90,8 +90,8 @@ def test_a_failure_without_a_map_has_no_empty_box(opened, hand):
     expect(opened.locator(".lk-chart").nth(1)).to_be_hidden()
 
 
-def test_a_run_is_walked_operation_by_operation(every):
-    hand = Hand(every, FAILURES.index("watch_it_spread"))
+def test_a_run_is_walked_operation_by_operation(spread):
+    hand = Hand(spread)
     hand.press("break")
     hand.slider("step").press("Home")
     hand.slider("step").press("ArrowRight")
@@ -108,4 +108,4 @@ def test_a_run_is_walked_operation_by_operation(every):
         hand.page.keyboard.press(key)
     expect(hand.code).to_contain_text("turn(op=3.0, kind='nan')")  # step 2 is where it begins
     expect(hand.badge).to_contain_text("step 2, fc_mu: 128 of 128 bad, 16 of 16 cells")
-    assert every.errors == []
+    assert spread.errors == []

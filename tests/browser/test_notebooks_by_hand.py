@@ -1,37 +1,34 @@
-"""Notebooks with a panel, run whole in a real JupyterLab: break it with the mouse, repair it.
+"""Every notebook in a real JupyterLab: opened, run whole, its panel broken and repaired by hand."""
 
-By default the two that a newcomer opens first; the panels of all failure modes are turned by hand
-in `test_every_failure_by_hand.py`, and nbval runs every notebook. LAB_EVERY_NOTEBOOK=1 takes all.
-"""
-
-import os
 from pathlib import Path
 
 import pytest
-from hand import Hand
+from hand import FAILURES, Hand
 from real_lab import ERRORS, open_notebook, run_all
 
-ROOT = Path(__file__).resolve().parents[2]
-FIRST = ("00_start_here.ipynb", "22_exploding_logvar.ipynb")
-WITH_PANEL = [
-    path.name
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
-    if "Panel(" in path.read_text(encoding="utf-8")
-    and (path.name in FIRST or os.environ.get("LAB_EVERY_NOTEBOOK"))
-]
+STORED = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
+WITH_PANEL = {path.name for path in STORED if "Panel(" in path.read_text(encoding="utf-8")}
 
 
-def test_the_first_notebooks_have_a_panel():
-    assert set(FIRST) <= set(WITH_PANEL)
+def test_every_failure_has_its_panel_in_a_notebook():
+    assert set(FAILURES) <= {name.removesuffix(".ipynb")[3:] for name in WITH_PANEL}
 
 
-@pytest.mark.parametrize("name", WITH_PANEL)
-def test_break_and_repair(lab, new_page, name):
+@pytest.mark.parametrize("name", [path.name for path in STORED])
+def test_runs_and_its_panel_breaks_and_is_repaired(lab, new_page, name):
     page = new_page()
     open_notebook(page, lab, name, name.removesuffix(".ipynb"))
     run_all(page)
     assert page.evaluate(ERRORS) == []
-    hand = Hand(page)
+    if name in WITH_PANEL:
+        break_and_repair(Hand(page), name)
+    assert page.errors == []
+    page.context.close()
+    lab.shut_down(name)
+
+
+def break_and_repair(hand, name):
+    """Break it by the button and by hand, repair it by the button."""
     hand.press("break")
     broken = hand.controls()
     hand.unwell()
@@ -42,4 +39,3 @@ def test_break_and_repair(lab, new_page, name):
     hand.shot(f"notebook_{name.removesuffix('.ipynb')}")
     hand.press("repair")
     hand.sees("healthy")
-    assert page.errors == []
