@@ -5,6 +5,7 @@ import re
 import pytest
 import toy_bench as toy
 from matplotlib.figure import Figure
+from page import hand
 
 from labkit.bench import Bench
 from labkit.draw import layout, live
@@ -23,26 +24,6 @@ def panel(bench):
     panel = Panel(bench)
     yield panel
     panel.close()
-
-
-@pytest.fixture
-def sent(panel, monkeypatch):
-    """Updates that the panel sends to the page."""
-    messages = []
-
-    def send(self, message, buffers=None):
-        if message.get("method") == "update":
-            messages.append(message["state"])
-
-    monkeypatch.setattr(Panel, "_send", send)
-    return messages
-
-
-def hand(panel, **settings):
-    """What the page sends when the hand moves a control."""
-    state = {"settings": {**panel.settings, **settings}}
-    data = {"method": "update", "state": state, "buffer_paths": []}
-    panel._handle_msg({"content": {"data": data}, "buffers": [], "header": {"msg_id": "1"}})
 
 
 def status(panel):

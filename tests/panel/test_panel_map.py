@@ -2,6 +2,7 @@
 
 import pytest
 import toy_bench as toy
+from page import hand
 
 from labkit.bench import Bench
 from labkit.panel import Panel
@@ -14,24 +15,6 @@ def panel():
     panel = Panel(Bench("exploding_logvar"))
     yield panel
     panel.close()
-
-
-@pytest.fixture
-def sent(panel, monkeypatch):
-    messages = []
-
-    def send(self, message, buffers=None):
-        if message.get("method") == "update":
-            messages.append(message["state"])
-
-    monkeypatch.setattr(Panel, "_send", send)
-    return messages
-
-
-def hand(panel, **settings):
-    state = {"settings": {**panel.settings, **settings}}
-    data = {"method": "update", "state": state, "buffer_paths": []}
-    panel._handle_msg({"content": {"data": data}, "buffers": [], "header": {"msg_id": "1"}})
 
 
 def cell_of(panel, **wanted):
