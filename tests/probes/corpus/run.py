@@ -24,6 +24,12 @@ from tests.probes.corpus import (
     held_out_again,
     optimizer,
     severed,
+    unseen,
+    unseen_controls,
+    unseen_dead,
+    unseen_layers,
+    unseen_quiet,
+    unseen_training,
 )
 from tests.probes.corpus.case import Case, Program
 
@@ -39,6 +45,18 @@ HELD_OUT: tuple[Case, ...] = tuple(held_out.corpus.cases)
 HELD_OUT_AGAIN: tuple[Case, ...] = tuple(held_out_again.corpus.cases)
 FRESH: tuple[Case, ...] = tuple(
     case for room in (fresh, fresh_training, fresh_controls) for case in room.corpus.cases
+)
+UNSEEN: tuple[Case, ...] = tuple(
+    case
+    for room in (
+        unseen,
+        unseen_layers,
+        unseen_training,
+        unseen_dead,
+        unseen_controls,
+        unseen_quiet,
+    )
+    for case in room.corpus.cases
 )
 
 
