@@ -1,5 +1,6 @@
 """A gradient that is exactly zero: the node where it died, unless it had to."""
 
+from labkit.probes.cancelled import cancelled
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
@@ -9,6 +10,8 @@ from labkit.probes.verdict import Verdict
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
     *("convolution", "addcmul", "native_batch_norm", "native_layer_norm"),
 }
+_ZEROED = {"pow", "lerp", "where", "masked_fill", "index_fill", "masked_scatter", "fill"}
+_STRAIGHT = ("threshold_backward", "leaky_relu_backward", "hardtanh_backward")  # in pieces
 _BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardtanh": (-1.0, 1.0)}
 
 
@@ -22,7 +25,8 @@ def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     if any(cancels(flow.events, flow.events[a.event]) for a in arrivals):
         return None, "its terms cancel by construction"
     if not roots:
-        return None, "no gradient was asked of it"
+        finding = cancelled(flow, [flow.events[a.event] for a in arrivals])
+        return finding, "" if finding else "no gradient was asked of it"
     findings = []
     for root in roots:
         excuse = _excuse(session, flow, root)
@@ -102,8 +106,10 @@ def _excuse(session, flow: Flow, node: Event) -> str:
     losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
         return "the loss is zero already"
-    if 0 in forward.scalars:
+    if 0 in forward.scalars and (_multiplies(forward) or forward.name.rstrip("_") in _ZEROED):
         return "multiplied by a constant zero"
+    if forward.name in _STRAIGHT:
+        return "a function that is straight in pieces has no second derivative"
     if not _multiplies(forward):
         return ""
     for parent in _factors(flow, forward):
