@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from labkit.cells.data import load_pbmc
+from labkit.failures._batch import batch
 from labkit.models.likelihood import nb_log_likelihood_from_logs
 from labkit.models.vae import sample_z
 from labkit.training.train import trained_vae
@@ -132,7 +132,7 @@ def marginals(draws: int = 16) -> dict[str, int]:
 
 def _weights(draws: int) -> Tensor:
     """log p(x, z) - log q(z | x), up to a constant, shape (draw, cell)."""
-    model, cells, noise = trained_vae(), load_pbmc().train[:64], Generator().manual_seed(0)
+    model, cells, noise = trained_vae(), batch(), Generator().manual_seed(0)
     with torch.no_grad():
         mu, logvar = model.encoder(cells.counts, cells.tissue)
         found = []

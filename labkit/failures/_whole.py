@@ -77,6 +77,11 @@ def blamed(op: Op, remark: str, name: str = "") -> Culprit:
     )
 
 
+def wrong(report: Report, op: Op, remark: str) -> Report:
+    """The same report, *wrong*, with an op to blame: the truth is known here, not to the tracer."""
+    return replace(report, verdict=Verdict.WRONG, culprit=blamed(op, remark, op.name))
+
+
 def _first_cut(report: Report) -> Op:
     """The first op above the loss where a parameter's graph ends; else the loss itself."""
     loss = next(op.forward for op in report.ops if op.phase == "backward")

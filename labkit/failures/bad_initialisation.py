@@ -6,7 +6,7 @@ its depth. A size that is harmless in one layer is nothing, or an overflow, in s
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from math import sqrt
 
 import torch
@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._batch import batch
 from labkit.failures._whole import blamed
 from labkit.models.guards import OFF, REPAIRED
 from labkit.models.vae import NBVAE, elbo_loss
@@ -114,14 +115,14 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
             form; it returns the weights.
     """
     form = repair or FORMS[settings.weights]
-    model, cells = started(settings, form), _cells("float32")
+    model, cells = started(settings, form), batch()
     report = trace(lambda: loss(model, cells), model=model)
     if settings.draw == "equal" and report.verdict == Verdict.HEALTHY:
         report = _judged(report, model, cells)
     signal: list[float] = []
     model.encoder.input_layer.register_forward_hook(partial(_measure, signal))
     with torch.no_grad():
-        reference = loss(model.double(), _cells("float64"))
+        reference = loss(model.double(), batch(torch.float64))
     note = f"the hidden layers scale the signal by {signal[0]:.0e}"
     return Reading(settings, report.verdict, report, report.losses[0], float(reference), note)
 
@@ -175,7 +176,7 @@ def trained(settings: Settings, steps: int = 64, lr: float = 3e-3) -> tuple[list
     model, losses = started(settings, FORMS[settings.weights]), []
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for step in range(steps):
-        value = loss(model, _cells("float32"), step, REPAIRED)
+        value = loss(model, batch(), step, REPAIRED)
         losses.append(safe_step(value, optimizer, model.named_parameters(), max_norm=100).loss)
     return losses, model.requires_grad_(False)
 
@@ -215,8 +216,3 @@ def _drawn(model: NBVAE) -> list[Drawn]:
 
 def _measure(found: list[float], module: nn.Module, inputs: tuple, output: Tensor) -> None:
     found.append(float(output.relu().square().mean().sqrt() / inputs[0].square().mean().sqrt()))
-
-
-@lru_cache(maxsize=2)
-def _cells(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))

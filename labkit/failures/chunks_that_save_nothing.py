@@ -17,9 +17,10 @@ from torch.utils.checkpoint import checkpoint
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import load_pbmc
 from labkit.failures._live import Live
+from labkit.failures._whole import blamed
 from labkit.models.energy import energy_distance, energy_distance_guide
 from labkit.models.vae import embed
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 from labkit.training.train import trained_vae
@@ -226,6 +227,4 @@ def _blamed(report: Report, verdict: Verdict, remark: str) -> Report:
     forward = [op for op in report.ops if op.phase == "forward" and op.file and op.outputs]
     inside = [op for op in forward if op.function != "loss"]  # in the form, if it does anything
     op = max(inside or forward, key=lambda op: op.outputs[0].size)
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=verdict, culprit=culprit)
+    return replace(report, verdict=verdict, culprit=blamed(op, remark, op.name))

@@ -7,7 +7,7 @@ and every gradient becomes exactly zero, although each of them was finite.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isfinite
 
 import torch
@@ -15,13 +15,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._batch import batch, shifted
 from labkit.failures._stepped import judged, taken_steps
 from labkit.models.guards import REPAIRED, Guard, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
-from labkit.training.train import trained_vae
 
 Parameters = list[nn.Parameter]
 Form = Callable[[Parameters, float, float], float]
@@ -166,7 +165,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
             RuntimeError, no step is taken.
     """
     form, scale = repair or FORMS[settings.between], 2.0**settings.scale
-    model, taken = _prepared(settings.shift, "float32"), []
+    model, taken = _prepared(settings.shift), []
     before = [p.detach().clone() for p in model.parameters()]
     bad = _bad_arrivals(settings.shift, scale)  # before the trace: it loads the cells
     report = trace(lambda: taken.append(step(form, model, scale=scale)), model=model)
@@ -195,7 +194,7 @@ def step(form: Form, model: NBVAE, seed: int = 0, scale: float = 1.0) -> bool:
 
 def loss(model: NBVAE, seed: int = 0) -> Tensor:
     """Negative ELBO in nats per cell; the sampler is guarded, the KL is not."""
-    cells = _batch(model.encoder.fc_mu.weight.dtype)
+    cells = batch(model.encoder.fc_mu.weight.dtype)
     noise = Generator().manual_seed(seed)
     x, tissue, library = cells.counts, cells.tissue, cells.library
     return elbo_loss(x, tissue, model, library, GUARDS, generator=noise)[0]
@@ -212,7 +211,7 @@ def courses(shift: float = 60.0, steps: int = 40) -> dict[str, list[float]]:
 
 
 def _course(form: Form, shift: float, steps: int) -> list[float]:
-    model, cells, path = _prepared(shift, "float32"), _batch(torch.float32), []
+    model, cells, path = _prepared(shift), batch(), []
     for seed in range(steps):
         step(form, model, seed)
         with torch.no_grad():
@@ -223,7 +222,7 @@ def _course(form: Form, shift: float, steps: int) -> list[float]:
 @lru_cache(maxsize=256)
 def _truth(shift: float, form: Form) -> float:
     """Length of the gradient that the optimizer should get: the form in float64, nothing scaled."""
-    model = _prepared(shift, "float64")
+    model = _prepared(shift, torch.float64)
     step(form, model)
     return length(model)
 
@@ -231,19 +230,9 @@ def _truth(shift: float, form: Form) -> float:
 @lru_cache(maxsize=512)
 def _bad_arrivals(shift: float, scale: float) -> int:
     """How many gradients arrive that are not finite, before anything is done to them."""
-    model = _prepared(shift, "float32")
+    model = _prepared(shift)
     (loss(model) * scale).backward()
     return sum(not p.grad.isfinite().all() for p in model.parameters())
 
 
-@lru_cache(maxsize=4)
-def _batch(dtype: torch.dtype) -> Cells:
-    return load_pbmc().train[:64].to(dtype)
-
-
-def _prepared(shift: float, dtype: str) -> NBVAE:
-    """A fresh copy of the trained model, its log-variance shifted."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model.to(getattr(torch, dtype))
+_prepared = partial(shifted, "encoder.fc_logvar.bias")

@@ -6,14 +6,14 @@ The loss stays finite and falls, since the rest of the model learns; one layer n
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
 from labkit.models.guards import REPAIRED, Guards, hard_clamp, straight_through, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.probes.trace import trace
@@ -186,7 +186,7 @@ def _train(model: NBVAE, guards: Guards, steps: int, after=lambda: None) -> list
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     losses = []
     for step in range(steps):
-        value = loss(model, _batch("float32"), guards, seed=step)
+        value = loss(model, batch(), guards, seed=step)
         losses.append(safe_step(value, optimizer, model.parameters(), max_norm=10).loss)
         after()
     return losses
@@ -208,14 +208,7 @@ def _guards(guard: Form, place: str) -> Guards:
     return replace(REPAIRED, logvar=unguarded, sample_logvar=guard)
 
 
-@lru_cache(maxsize=4)
-def _batch(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))
-
-
 def _prepared(shift: float, dtype: str) -> tuple[NBVAE, Cells]:
     """A fresh copy of the trained model, its log-variance shifted, and 64 cells, in one dtype."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model.to(getattr(torch, dtype)), _batch(dtype)
+    kind = getattr(torch, dtype)
+    return shifted("encoder.fc_logvar.bias", shift, kind), batch(kind)

@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
 from labkit.failures._whole import blamed
 from labkit.models.guards import GUIDE, REPAIRED, Guards, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
@@ -22,7 +23,6 @@ from labkit.probes.guard_audit import GuardReport, audit_guards
 from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
-from labkit.training.train import trained_vae
 
 Form = Callable[[Tensor, str], Tensor]
 POINTS = ("counts", "logvar", "sample_logvar", "kl_logvar", "log_r")
@@ -171,15 +171,12 @@ def audit(shift: float = 0.0, entry: str = "none", guards: Guards = GUIDE) -> li
 
 def prepared(shift: float, dtype: torch.dtype = torch.float32) -> NBVAE:
     """A fresh copy of the trained model, its log-variance shifted."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model.to(dtype)
+    return shifted("encoder.fc_logvar.bias", shift, dtype)
 
 
 def spoilt(entry: str, dtype: torch.dtype = torch.float32) -> Cells:
     """64 real cells, one count replaced."""
-    cells, count = _cells(dtype), ENTRIES[entry]
+    cells, count = batch(dtype), ENTRIES[entry]
     if count is None:
         return cells
     counts = cells.counts.clone()
@@ -206,8 +203,3 @@ def _truth(shift: float, form: Form) -> float:
     with torch.no_grad():
         model = prepared(shift, torch.float64)
         return float(loss(model, spoilt("none", torch.float64), guards_of(form)))
-
-
-@lru_cache(maxsize=2)
-def _cells(dtype: torch.dtype) -> Cells:
-    return load_pbmc().train[:64].to(dtype)

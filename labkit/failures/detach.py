@@ -13,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
 from labkit.failures._whole import Gradients, gradients, judged
 from labkit.models.likelihood import kl_standard_normal, nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE
@@ -119,8 +120,8 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
         repair: a function of the mean, the log-variance and the noise, each (cell, latent), in
             place of the chosen sample; it returns the latent state.
     """
-    form, cells = repair or FORMS[settings.sample], _cells("float32")
-    model = _shifted(settings.shift)
+    form, cells = repair or FORMS[settings.sample], batch()
+    model = shifted("encoder.fc_logvar.bias", settings.shift)
     report = trace(lambda: loss(model, cells, form, settings.kl), model=model)
     reference, truth = _truth(settings.kl, settings.shift)
     if report.verdict in (Verdict.HEALTHY, Verdict.WRONG):
@@ -149,7 +150,7 @@ def slopes() -> dict[str, tuple[float, float]]:
     """
     found = {}
     for name in ("whole", "noise", "state", "data"):
-        model, cells = trained_vae().double(), _cells("float64")
+        model, cells = trained_vae().double(), batch(torch.float64)
         bias = model.encoder.fc_logvar.bias
         said = float(torch.autograd.grad(loss(model, cells, FORMS[name]), bias)[0].sum())
         ends = []
@@ -167,7 +168,7 @@ def courses(steps: int = 100, lr: float = 5e-3) -> dict[str, list[float]]:
 
 
 def _course(form: Form, steps: int, lr: float) -> list[float]:
-    model, cells, path = trained_vae(), _cells("float32"), []
+    model, cells, path = trained_vae(), batch(), []
     optimizer = torch.optim.Adam(model.parameters(), lr)
     for step in range(steps):
         optimizer.zero_grad()
@@ -178,21 +179,9 @@ def _course(form: Form, steps: int, lr: float) -> list[float]:
     return path
 
 
-def _shifted(shift: float) -> NBVAE:
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model
-
-
 @lru_cache(maxsize=128)
 def _truth(kl: float, shift: float) -> tuple[float, Gradients]:
     """The loss in float64, and its gradient."""
-    model = _shifted(shift).double()
-    value = loss(model, _cells("float64"), whole, kl)
+    model = shifted("encoder.fc_logvar.bias", shift, torch.float64)
+    value = loss(model, batch(torch.float64), whole, kl)
     return float(value.detach()), gradients(value, model)
-
-
-@lru_cache(maxsize=4)
-def _cells(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))

@@ -6,7 +6,7 @@ finite, and after one step every parameter is NaN.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import load_pbmc
+from labkit.failures._whole import wrong
 from labkit.models.energy import energy_distance, energy_distance_guide
 from labkit.models.vae import embed
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 from labkit.training.train import trained_vae
@@ -232,6 +233,4 @@ def _wrong(report: Report, remark: str) -> Report:
     """The same report, its last root to blame for a value that is far from the truth."""
     names = ("sqrt", "linalg_vector_norm", "mean")
     op = next(op for name in names for op in report.ops[::-1] if op.name == name)
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
+    return wrong(report, op, remark)

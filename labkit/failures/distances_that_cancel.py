@@ -6,7 +6,7 @@ guide's clamp at 0 hides the squares that come out negative.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite, log10
 
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import load_pbmc
+from labkit.failures._whole import wrong
 from labkit.models.energy import energy_distance, energy_distance_guide
 from labkit.models.vae import embed
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 from labkit.training.train import trained_vae
@@ -213,9 +214,7 @@ def _wrong(report: Report, remark: str) -> Report:
     ops = [op for op in report.ops if op.phase == "forward" and op.file]
     form = [op for op in ops if op.function != "forward"]
     op = next((op for op in form[::-1] if op.name in ("sub", "_cdist_forward")), (form or ops)[-1])
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
+    return wrong(report, op, remark)
 
 
 @lru_cache(maxsize=1)

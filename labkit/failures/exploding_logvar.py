@@ -6,18 +6,18 @@ A VAE uses its log-variance twice: the sampler needs ``exp(logvar / 2)``, the KL
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
 from labkit.models.guards import Guard, hard_clamp, straight_through, unguarded
 from labkit.models.likelihood import kl_standard_normal_guide, nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, sample_z
 from labkit.probes.trace import trace
-from labkit.training.train import safe_step, trained_vae
+from labkit.training.train import safe_step
 
 Form = Callable[[Tensor], Tensor]
 # Only logvar shall break here, so the decoder's two outputs are held where exp of them is safe.
@@ -114,14 +114,7 @@ def _recovery(guard: Form, shift: float, steps: int, lr: float) -> list[float]:
     return path
 
 
-@lru_cache(maxsize=16)
-def _batch(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))
-
-
 def _prepared(shift: float, dtype: str) -> tuple[NBVAE, Cells]:
     """A fresh copy of the trained model, its log-variance shifted, and 64 cells, in one dtype."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model.to(getattr(torch, dtype)), _batch(dtype)
+    kind = getattr(torch, dtype)
+    return shifted("encoder.fc_logvar.bias", shift, kind), batch(kind)

@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._batch import batch
 from labkit.failures._whole import blamed
 from labkit.models.guards import REPAIRED, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
@@ -156,7 +156,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
     model = trained_vae()
     optimizer = torch.optim.Adam(model.parameters(), lr=10.0**settings.rate)
     losses = iter([_loss(settings.power, seed) for seed in range(STEPS)])
-    _cells(dtype), _cells(torch.float32)  # loaded here, so that a trace holds no loading
+    batch(dtype), batch()  # loaded here, so that a trace holds no loading
     take = lambda: form(model, optimizer, next(losses), dtype)  # noqa: E731
     report = trace(take, model=model, optimizers=optimizer, steps=STEPS)
     gradients = {name: p.grad for name, p in model.named_parameters()}
@@ -183,7 +183,7 @@ def _loss(power: float, seed: int) -> Loss:
     """Negative ELBO, 10 to the power times smaller, of the cells in the model's own dtype."""
 
     def loss(model: NBVAE) -> Tensor:
-        cells, noise = _cells(model.encoder.fc_mu.weight.dtype), Generator().manual_seed(seed)
+        cells, noise = batch(model.encoder.fc_mu.weight.dtype), Generator().manual_seed(seed)
         x, tissue, library = cells.counts, cells.tissue, cells.library
         return elbo_loss(x, tissue, model, library, GUARDS, generator=noise)[0] * 10.0**-power
 
@@ -243,8 +243,3 @@ def _used(fate: Fate, gradient: Tensor | None) -> Fate:
 def _blamed(report: Report, verdict: Verdict, op: Op, remark: str, words: dict[str, str]) -> Report:
     fates = tuple(replace(f, word=words.get(f.name, f.word)) for f in report.parameters)
     return replace(report, verdict=verdict, culprit=blamed(op, remark), chain=(), parameters=fates)
-
-
-@lru_cache(maxsize=4)
-def _cells(dtype: torch.dtype) -> Cells:
-    return load_pbmc().train[:64].to(dtype)

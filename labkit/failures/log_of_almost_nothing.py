@@ -5,8 +5,8 @@ the pull is x mu / (mu + eps): it fades with mu itself. In float16 the usual eps
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from math import log10
 
 import torch
@@ -14,14 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
+from labkit.failures._whole import wrong
 from labkit.models.guards import Guard
 from labkit.models.likelihood import nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, sample_z
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
-from labkit.training.train import trained_vae
 
 Form = Callable[[Tensor], Tensor]
 CAP_LOG_R = Guard("log_r", "straight_through", -8.0, 12.0)  # only the log of mu shall break here
@@ -176,19 +177,10 @@ def _wrong(report: Report, remark: str) -> Report:
     ops = [op for op in report.ops if op.phase == "forward" and op.file]
     logs = [op for op in ops if op.name == "log" and op.function != "forward"]
     op = (logs or ops)[-1]
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
-
-
-@lru_cache(maxsize=4)
-def _batch(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))
+    return wrong(report, op, remark)
 
 
 def _prepared(shift: float, dtype: str) -> tuple[NBVAE, Cells]:
     """A fresh copy of the trained model, its log mu shifted, and 64 cells, in one dtype."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.decoder.fc_mu.bias += shift
-    return model.to(getattr(torch, dtype)), _batch(dtype)
+    kind = getattr(torch, dtype)
+    return shifted("decoder.fc_mu.bias", shift, kind), batch(kind)

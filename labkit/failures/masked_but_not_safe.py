@@ -6,18 +6,19 @@ likelihood all the same, where 0 times NaN is NaN: the loss is right, and every 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 from math import isfinite, nan
 
 import torch
 from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch
+from labkit.failures._whole import wrong
 from labkit.models.likelihood import nb_log_likelihood_from_logs as log_p
 from labkit.models.vae import NBVAE, sample_z
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 from labkit.training.train import trained_vae
@@ -192,19 +193,13 @@ def passes_through() -> dict[str, str]:
 def _wrong(report: Report, remark: str) -> Report:
     """The same report, its last op to blame for a value that is far from the truth."""
     op = [op for op in report.ops if op.phase == "forward" and op.file][-1]
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
-
-
-@lru_cache(maxsize=4)
-def _batch(dtype: str) -> Cells:
-    return load_pbmc().train[:32].to(getattr(torch, dtype))
+    return wrong(report, op, remark)
 
 
 def _prepared(settings: Settings, dtype: str) -> tuple[NBVAE, Cells, Tensor, Tensor]:
     """A fresh model, real cells, their counts with gaps, and what was seen of them."""
-    model, cells = trained_vae().to(getattr(torch, dtype)), _batch(dtype)
+    kind = getattr(torch, dtype)
+    model, cells = trained_vae().to(kind), batch(kind)[:32]
     draw = torch.rand(cells.counts.shape, generator=torch.Generator().manual_seed(0))
     seen = (draw >= settings.missing / 100).to(cells.counts)
     seen[: int(settings.empty)] = 0

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._batch import batch
 from labkit.failures._halves import Decode, Encode, learners, trained_halves
 from labkit.failures._whole import Gradients, blamed, gradients, judged
 from labkit.models.likelihood import kl_standard_normal, nb_log_likelihood_from_logs
@@ -118,7 +119,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
         repair: a function of the input, a half of the model and whether that half learns, in
             place of the chosen form. It is called once for each half.
     """
-    form, cells = repair or FORMS[settings.run_as], _cells("float32")
+    form, cells = repair or FORMS[settings.run_as], batch()
     model = trained_halves(settings.norm)
     before = [buffer.clone() for buffer in model.norm.buffers()]
     optimizer = torch.optim.SGD(learners(model, settings.learns).values(), lr=1e-3)
@@ -160,7 +161,7 @@ def courses(steps: int = 60, lr: float = 5e-3) -> dict[str, list[float]]:
 
 
 def _course(form: Form, steps: int, lr: float) -> list[float]:
-    cells, model = _cells("float32"), trained_halves("off")
+    cells, model = batch(), trained_halves("off")
     model.encoder = NBVAE.for_cells(cells, seed=1).encoder
     optimizer = torch.optim.Adam(model.encoder.parameters(), lr)
     path = []
@@ -202,11 +203,6 @@ def _truth(learns: str, kl: float, norm: str) -> tuple[float, Gradients]:
     """The loss in float64 and the gradient of the half that learns."""
     model = trained_halves(norm).double()
     settings = Settings(learns=learns, kl=kl, norm=norm)
-    value = loss(model, _cells("float64"), frozen, settings)
+    value = loss(model, batch(torch.float64), frozen, settings)
     wanted = learners(model, learns)
     return float(value.detach()), {n: g for n, g in gradients(value, model).items() if n in wanted}
-
-
-@lru_cache(maxsize=4)
-def _cells(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))

@@ -7,7 +7,7 @@ the notebook shows the number line in its place.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import inf, isfinite, log10, nan
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.failures._edges import Span, spans
 from labkit.failures._matrix import ROWS
-from labkit.probes.report import Culprit, Report
+from labkit.failures._whole import wrong
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 
@@ -203,6 +204,4 @@ def _log(value: float) -> float:
 def _wrong(report: Report, remark: str) -> Report:
     """The same report, the last op of the forward pass to blame."""
     op = [op for op in report.ops if op.phase == "forward" and op.file and op.name != "sum"][-1]
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
+    return wrong(report, op, remark)

@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._batch import batch, shifted
 from labkit.failures._whole import blamed
 from labkit.models.guards import Guard
 from labkit.models.likelihood import nb_log_likelihood_from_logs
@@ -23,7 +23,6 @@ from labkit.probes.report import Op, Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
 from labkit.training.safe_step import safe_step
-from labkit.training.train import trained_vae
 
 Form = Callable[[Tensor, Tensor], Tensor]
 CAP_SAMPLER = Guard("sample_logvar", "clamp", -10.0, 10.0)
@@ -122,7 +121,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
             log-variance, shape (cell, latent), and b is zero.
     """
     form, model = repair or FORMS[settings.form], prepared(settings.shift)
-    _cells()  # loaded here, so that a trace holds no loading
+    batch()  # loaded here, so that a trace holds no loading
     report = trace(lambda: sum(parts(model, form, settings.collapse)), model=model)
     value, slope = _kl_and_slope(settings, form, torch.float32)
     truth, true_slope = _kl_and_slope(settings, difference, torch.float64)
@@ -134,7 +133,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
 
 def parts(model: NBVAE, form: Form, collapse: float = 0.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Reconstruction and KL, in nats per cell; the sampler's log-variance is guarded."""
-    cells, noise = _cells(), Generator().manual_seed(seed)
+    cells, noise = batch(), Generator().manual_seed(seed)
     mu, logvar = (t / 10.0**collapse for t in model.encoder(cells.counts, cells.tissue))
     z = sample_z(mu, CAP_SAMPLER(logvar), noise)
     log_mu, log_r = model.decoder(z, cells.tissue, cells.library, as_logs=True)
@@ -154,7 +153,7 @@ def courses(shift: float = 25.0, steps: int = 60) -> dict[str, list[float]]:
 
 
 def _course(form: Form, shift: float, steps: int) -> list[float]:
-    model, cells, path = prepared(shift), _cells(), []
+    model, cells, path = prepared(shift), batch(), []
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     for seed in range(steps):
         loss = sum(parts(model, form, seed=seed))
@@ -166,10 +165,7 @@ def _course(form: Form, shift: float, steps: int) -> list[float]:
 
 def prepared(shift: float) -> NBVAE:
     """A fresh copy of the trained model, its log-variance shifted."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.encoder.fc_logvar.bias += shift
-    return model
+    return shifted("encoder.fc_logvar.bias", shift)
 
 
 def _kl_and_slope(settings: Settings, form: Form, dtype: torch.dtype) -> tuple[float, Tensor]:
@@ -185,12 +181,7 @@ def _kl_and_slope(settings: Settings, form: Form, dtype: torch.dtype) -> tuple[f
 def _posterior(shift: float) -> tuple[Tensor, Tensor]:
     model = prepared(shift)
     with torch.no_grad():
-        return model.encoder(_cells().counts, _cells().tissue)
-
-
-@lru_cache(maxsize=1)
-def _cells() -> Cells:
-    return load_pbmc().train[:64]
+        return model.encoder(batch().counts, batch().tissue)
 
 
 def _judged(report: Report, form: Form, off: float, value: float, truth: float) -> Report:

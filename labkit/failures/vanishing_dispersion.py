@@ -6,7 +6,7 @@ Where r is tiny, of which the guide warns, the formula is well; its floor is wha
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import log10, nan
 
@@ -15,13 +15,15 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.cells.data import Cells, load_pbmc
+from labkit.cells.data import Cells
+from labkit.failures._batch import batch, shifted
+from labkit.failures._whole import wrong
 from labkit.models.likelihood import nb_log_likelihood_from_logs, nb_log_likelihood_guide
 from labkit.models.vae import NBVAE, sample_z
-from labkit.probes.report import Culprit, Report
+from labkit.probes.report import Report
 from labkit.probes.trace import trace
 from labkit.probes.verdict import Verdict
-from labkit.training.train import safe_step, trained_vae
+from labkit.training.train import safe_step
 
 Form = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -185,19 +187,10 @@ def _wrong(report: Report, remark: str) -> Report:
     """The same report, its last lgamma (or the last op of the loss) to blame."""
     ops = [op for op in report.ops if op.phase == "forward" and op.file]
     op = next((op for op in ops[::-1] if op.name == "lgamma"), ops[-1])
-    place = (op.file, op.line, op.source, op.module, op.function, op.step, op.inputs)
-    culprit = Culprit(op.phase, op.name, *place, position=op.index, remark=remark)
-    return replace(report, verdict=Verdict.WRONG, culprit=culprit)
-
-
-@lru_cache(maxsize=4)
-def _batch(dtype: str) -> Cells:
-    return load_pbmc().train[:64].to(getattr(torch, dtype))
+    return wrong(report, op, remark)
 
 
 def _prepared(shift: float, dtype: str) -> tuple[NBVAE, Cells]:
     """A fresh copy of the trained model, its log r shifted, and 64 cells, in one dtype."""
-    model = trained_vae()
-    with torch.no_grad():
-        model.decoder.fc_r.bias += shift
-    return model.to(getattr(torch, dtype)), _batch(dtype)
+    kind = getattr(torch, dtype)
+    return shifted("decoder.fc_r.bias", shift, kind), batch(kind)

@@ -23,7 +23,7 @@ def spectral_norm(A: Tensor) -> Tensor:
     wide = _checked(A)
     finite = wide.isfinite().flatten(-2).all(-1)  # the decomposition raises for NaN
     sigma = torch.linalg.matrix_norm(torch.where(finite[..., None, None], wide, 0.0), 2)
-    return torch.where(finite, sigma, torch.nan).to(A.dtype)
+    return sigma.masked_fill(~finite, torch.nan).to(A.dtype)
 
 
 def unit(x: Tensor) -> Tensor:

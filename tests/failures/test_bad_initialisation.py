@@ -9,6 +9,7 @@ import torch
 
 from labkit import check
 from labkit.bench import Bench
+from labkit.failures._batch import batch
 from labkit.failures.bad_initialisation import (
     CASES,
     FORMS,
@@ -126,7 +127,7 @@ def flow(model) -> list[str]:
 def test_before_a_backward_no_check_of_gradients_can_tell():
     healthy, equal = (started(settings, FORMS["he"]) for settings in (Settings(), CASES["equal"]))
     assert all(p.grad is None for model in (healthy, equal) for p in model.parameters())
-    cells = Bench("bad_initialisation").failure._cells("float32")
+    cells = batch()
     assert flow(healthy) == flow(equal)
     loss(equal, cells).backward()
     assert all("gradient normal" in line for line in flow(equal)[:4]), "copies pass as normal"

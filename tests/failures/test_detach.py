@@ -5,7 +5,8 @@ import torch
 
 from labkit import check
 from labkit.bench import Bench
-from labkit.failures.detach import FORMS, _cells, courses, loss, slopes
+from labkit.failures._batch import batch
+from labkit.failures.detach import FORMS, courses, loss, slopes
 from labkit.training.train import trained_vae
 
 DIFFERENCE = 1e-5  # of a central difference in float64; measured 1e-8
@@ -37,7 +38,7 @@ def test_on_one_of_two_ways_a_wrong_gradient_arrives(bench):
 
 def test_what_is_left_is_the_gradient_of_the_kl():
     said = slopes()["noise"][0]
-    model, cells = trained_vae().double(), _cells("float64")
+    model, cells = trained_vae().double(), batch(torch.float64)
     logvar = model.encoder(cells.counts, cells.tissue)[1]
     assert said == pytest.approx(float((0.5 * logvar.expm1()).sum(-1).mean().detach()), abs=1e-6)
 
@@ -75,7 +76,7 @@ def test_an_edited_copy_is_refused_by_pytorch_and_edited_data_is_not(bench):
     assert (copy.verdict, copy.culprit.op) == ("severed", "clamp_")
     model = trained_vae()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss(model, _cells("float32"), FORMS["copy"]).backward()
+        loss(model, batch(), FORMS["copy"]).backward()
     data = bench.turn("edited")
     assert (data.verdict, data.culprit.op) == ("wrong", "clamp_")
     assert wrong(data)

@@ -5,7 +5,8 @@ import torch
 
 from labkit import check
 from labkit.bench import Bench
-from labkit.failures.no_grad import FORMS, _cells, courses, live_parts, parts, trained_halves
+from labkit.failures._batch import batch
+from labkit.failures.no_grad import FORMS, courses, live_parts, parts, trained_halves
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_the_guides_rule_is_silent_and_wrong_where_the_frozen_half_lies_behind(b
 def test_what_is_left_is_the_gradient_of_the_kl(bench):
     def gradient(form, reconstructed: bool):
         model = trained_halves("off")
-        reconstruction, kl = parts(model, _cells("float32"), FORMS[form], "encoder")
+        reconstruction, kl = parts(model, batch(), FORMS[form], "encoder")
         (reconstruction + kl if reconstructed else kl).backward()
         return model.encoder.fc_mu.weight.grad
 
@@ -46,7 +47,7 @@ def test_without_the_kl_it_is_loud(bench):
     assert reading.verdict == "severed"
     assert words(reading, "encoder") == {"none"}
     model = trained_halves("off")
-    reconstruction, _ = parts(model, _cells("float32"), FORMS["no_grad"], "encoder")
+    reconstruction, _ = parts(model, batch(), FORMS["no_grad"], "encoder")
     with pytest.raises(RuntimeError, match="does not require grad"):
         reconstruction.backward()
 

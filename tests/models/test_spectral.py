@@ -18,6 +18,7 @@ from labkit.models.spectral import (
     unit,
     unit_guide,
 )
+from labkit.probes.trace import trace
 
 # 16 units of rounding: an SVD of up to 12 columns errs by a few
 ROUNDING = {d: 16 * torch.finfo(d).eps for d in (torch.bfloat16, torch.float32, torch.float64)}
@@ -124,6 +125,12 @@ def test_a_matrix_that_is_not_finite_gives_nan_and_spares_its_neighbours(bad):
         assert sigma[0].isnan()
         assert float(sigma[1]) == pytest.approx(2)
     assert torch.equal(NormBound(3.0)(A)[1], A[1])
+
+
+def test_a_healthy_bound_carries_no_nan_that_a_picture_would_show_as_sick():
+    A = (3 * gaussian(1, 4, 4)).requires_grad_()
+    report = trace(lambda: NormBound(1.0)(A).sum())
+    assert [op.name for op in report.ops if any(s.bad for s in op.outputs)] == []
 
 
 @pytest.mark.parametrize("A", [torch.zeros(3), torch.zeros(2, 0), torch.ones(2, 2).int()])
