@@ -64,7 +64,7 @@ function start(exhibits, words) {
     const badge = make("div", { class: "lk-badge", role: "status" }, mark,
       make("span", { class: "lk-badge-text" }, word, ": ", line));
     const code = make("code");
-    const copy = make("button", { class: "lk-button", onclick: async () => {
+    const copy = make("button", { class: "lk-button", lang: words.lang, onclick: async () => {
       try {
         await navigator.clipboard.writeText(code.textContent);
         copy.textContent = words.copied;
@@ -74,7 +74,7 @@ function start(exhibits, words) {
       }
       setTimeout(() => { copy.textContent = words.copy; }, 1500);
     } }, words.copy);
-    const address = make("a", { class: "link", href: "#" }, words.link);
+    const address = make("a", { class: "link", href: "#", lang: words.lang }, words.link);
     const say = (stop) => {
       badge.dataset.status = stop.badge.status;
       mark.textContent = stop.badge.mark;
@@ -172,7 +172,7 @@ function start(exhibits, words) {
     const stand = (next) => {
       stop = next;
       for (const part of ring) part.setAttribute("transform", `translate(${stop.x} ${stop.y})`);
-      told.textContent = `${stop.text}. ${words.map_how}`;
+      told.replaceChildren(`${stop.text}. `, make("span", { lang: words.lang }, words.map_how));
       say(stop);
     };
     const at = (column, row) => layer.stops.find((it) => it.column === column && it.row === row);
@@ -225,6 +225,6 @@ const words = JSON.parse(document.getElementById("words").textContent);
 unpack(document.getElementById("exhibits").textContent).then(
   (exhibits) => start(exhibits, words),
   () => {
-    for (const node of document.querySelectorAll("[data-exhibit]")) node.append(make("p", { class: "quiet" }, words.too_old));
+    for (const node of document.querySelectorAll("[data-exhibit]")) node.append(make("p", { class: "quiet", lang: words.lang }, words.too_old));
   },
 );

@@ -13,7 +13,7 @@ import jinja2
 import nbformat
 from nbformat import NotebookNode
 
-from site_builder.prose import Exporter
+from site_builder.prose import Exporter, in_its_language
 from site_builder.words import ROOTS, WORDS
 
 HERE = Path(__file__).parent
@@ -79,7 +79,7 @@ def write_page(
     body, _ = Exporter(around["pages"]).from_notebook_node(content)
     text = TEMPLATES.get_template("page.html.j2").render(
         page=page,
-        body=body,
+        body=in_its_language(body, page.language),
         packed=packed(exhibits) if exhibits else "",
         words=WORDS[page.language],
         root=ROOTS[page.language],

@@ -9,7 +9,12 @@ from latex2mathml.converter import convert
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from site_builder.words import WORDS
+
 LARGE_BARS = r"(\\[Bb]igg?[lr]?)\\\|"  # the converter enlarges the sign itself, not its name
+HAN, STOPS = r"\u3400-\u9fff", r"\u3001-\u3011\uff00-\uffef"  # Chinese letters, and punctuation
+CHINESE = rf"[{HAN}](?:[^A-Za-z<>&\n]*[{HAN}{STOPS}])*"  # up to the next Latin letter or tag
+NAME = r"<em>(?=[^<]*[A-Za-z])([ -~]+)</em>"  # in emphasis and without Chinese: of a knob
 
 
 class Renderer(IPythonRenderer):
@@ -62,6 +67,21 @@ class Exporter(HTMLExporter):
     def markdown2html(self, context: Any, source: str) -> str:
         """The filter that the template calls."""
         return MarkdownWithMath(renderer=Renderer(self.pages)).render(source)
+
+
+def in_its_language(html: str, language: str) -> str:
+    """Mark what a page says in the other language, so that a screen reader changes its voice.
+
+    Args:
+        html: of a whole page, or a part of it.
+        language: of the page. In English, every run of Chinese is marked, as in the quotes of the
+            guide. In Chinese, names of knobs are, and what the code has shown.
+    """
+    if language == "zh":
+        html = html.replace('<div class="output">', '<div class="output" lang="en">')
+        return re.sub(NAME, r'<em lang="en">\1</em>', html)
+    mark = f'<span lang="{WORDS["zh"]["lang"]}">{{}}</span>'
+    return re.sub(rf"(<[^>]*>)|({CHINESE})", lambda m: m[1] or mark.format(m[2]), html)
 
 
 def mathml(latex: str, display: str) -> str:

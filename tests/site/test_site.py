@@ -85,6 +85,12 @@ def test_what_is_folded_stays_folded_and_formulas_are_drawn(opened):
     assert "$$" not in opened.locator("main").inner_text()
 
 
+def test_the_guides_own_words_say_that_they_are_chinese(opened):
+    marked = opened.locator("blockquote").first.locator("[lang]")
+    told = marked.evaluate_all("(all) => all.map((it) => [it.lang, it.textContent])")
+    assert told == [["zh-CN", "过大"], ["zh-CN", "溢出"]]
+
+
 def test_every_picture_has_words(opened):
     pictures = opened.locator("main img")
     assert pictures.count() >= 4
@@ -206,8 +212,11 @@ def test_the_chinese_page_moves_too_and_leads_back(tab, site):
     tab.wait_for_selector("html[data-ready]")
     assert tab.locator("html").get_attribute("lang") == "zh-CN"
     strip = exhibit(tab, FIRST_STRIP)
-    strip.get_by_role("slider").press("End")
-    strip.get_by_role("button", name="复制这一行").click()
+    slider, button = strip.get_by_role("slider"), strip.get_by_role("button", name="复制这一行")
+    spoken = [part.evaluate("(it) => it.closest('[lang]').lang") for part in (slider, button)]
+    assert spoken == ["en", "zh-CN"]
+    slider.press("End")
+    button.click()
     assert reading(tab.evaluate("navigator.clipboard.readText()")) == says(strip)
     assert tab.locator("main img").count() == len(list((site / "pictures" / PAGE[:-5]).iterdir()))
     tab.get_by_role("link", name="全部笔记本").click()

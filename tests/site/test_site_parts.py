@@ -10,7 +10,7 @@ from site_builder.capture import captured
 from site_builder.exhibit import strip_exhibit
 from site_builder.index import parts, symptoms
 from site_builder.pages import Page, read_page
-from site_builder.prose import Exporter, mathml
+from site_builder.prose import Exporter, in_its_language, mathml
 from site_builder.words import INDEX, WORDS
 
 from labkit import Bench
@@ -44,6 +44,31 @@ def test_names_of_notebooks_lead_to_their_pages():
     assert '<a href="13_item.html"><code>13_item</code></a>' in html("see `13_item`")
     assert '<a href="13_item.html#why">' in html("[x](13_item.ipynb#why)")
     assert "<a" not in html("see `14_item`")
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: text.stem)
+def test_no_chinese_word_of_an_english_page_is_without_its_language(text):
+    page = html(*[cell.source for cell in read_text(text).cells if cell.cell_type == "markdown"])
+    unmarked = re.sub('<span lang="zh-CN">[^<]*</span>', "", in_its_language(page, "en"))
+    assert re.findall(r"[\u3400-\u9fff]+", unmarked) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "marked"),
+    [
+        ("z ← 切断 … 无法传到encoder", 'z ← <span lang="zh-CN">切断 … 无法传到</span>encoder'),
+        ("原则1: 多层防护（Depth）", '<span lang="zh-CN">原则1: 多层防护（</span>Depth）'),
+        ("切断 &lt; 梯度", '<span lang="zh-CN">切断</span> &lt; <span lang="zh-CN">梯度</span>'),
+        ('<a title="梯度">gradient</a>', '<a title="梯度">gradient</a>'),
+    ],
+)
+def test_a_run_of_chinese_ends_where_english_begins(written, marked):
+    assert in_its_language(written, "en") == marked
+
+
+def test_names_of_knobs_on_a_chinese_page_say_that_they_are_english():
+    page = in_its_language(html("把 *shift* 设为 *15* ，然后*转动*"), "zh")
+    assert '把 <em lang="en">shift</em> 设为 <em>15</em> ，然后<em>转动</em>' in page
 
 
 def test_a_strip_that_the_copied_line_would_not_give_is_refused():
