@@ -181,7 +181,8 @@ class Calls(TorchFunctionMode):
         for tensor in self._watch(roots):
             known = tape.known.get(id(tensor))
             if known is not None:
-                self.roots.append(Root(tape.step, known.event, total(tensor), known.stats))
+                now = len(tape.events)
+                self.roots.append(Root(tape.step, known.event, total(tensor), known.stats, now))
 
     def _watch(self, roots) -> list[Tensor]:
         roots = (
@@ -202,7 +203,8 @@ class Calls(TorchFunctionMode):
         if known is not None:
             maker = self.tape.events[known.event]
             maker.cut = maker.live and maker.graph and not tensor.requires_grad
-            self.roots.append(Root(self.tape.step, known.event, total(tensor), known.stats))
+            now = len(self.tape.events)
+            self.roots.append(Root(self.tape.step, known.event, total(tensor), known.stats, now))
 
     def _settle(self) -> None:
         if self.gradients.unsettled:

@@ -44,6 +44,13 @@ class Flow:
         """Everything that depends on a leaf."""
         return self._spread(self.all_sources.get(leaf, ()), self._after)
 
+    def over(self, losses: Iterable[int]) -> set[int]:
+        """What these losses depend on; how a leaf got its value is another story."""
+        return self._spread(losses, self._above)
+
+    def _above(self, index: int) -> tuple[int, ...]:
+        return () if self.events[index].phase == "source" else self.events[index].parents
+
     def to_loss(self, leaf: int) -> set[int]:
         """Everything on a way from a leaf to a loss."""
         return self.below(leaf) & self.above

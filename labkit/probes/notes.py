@@ -29,6 +29,7 @@ class Root(NamedTuple):
     event: int
     value: float
     stats: Stats
+    at: int = 0  # number of events when its backward began
 
 
 def total(tensor: Tensor) -> float:

@@ -28,6 +28,9 @@ def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow)
         if session.ends and leaf in session.ends[-1].frozen:
             parameters[place] = replace(fate, excused="frozen on purpose")
             continue
+        if _by_hand(session, leaf):
+            parameters[place] = replace(fate, excused="its gradient was written by hand")
+            continue
         finding, excuse = _examine(session, flow, leaf, leaf in trained)
         if finding is None:
             parameters[place] = replace(fate, excused=excuse)
@@ -89,7 +92,7 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if cuts and _inference(session, flow, inside):
         return None, "no backward ran, and none could"
     if cuts:
-        finding = _cut(flow, cuts[0], inside)
+        finding = _cut(flow, _likeliest(session, flow, leaf, cuts), inside)
         finding.leaves = {leaf}
         return finding, ""
     if inside - set(flow.all_sources[leaf]):
@@ -98,6 +101,35 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
     return None, "the loss does not depend on it"
+
+
+def _by_hand(session, leaf: int) -> bool:
+    """No backward reached it, but an optimizer found a gradient on it."""
+    moves = [move for move in session.training.moves if id(move.leaf) == leaf]
+    return any(move.gradient is not None and move.gradient.large > 0 for move in moves)
+
+
+def _likeliest(session, flow: Flow, leaf: int, cuts: list[int]) -> int:
+    """Of several cuts: before the loss that should train the leaf, a value before an index."""
+    aimed = flow.over(_aimed(session, leaf))
+    cuts = [index for index in cuts if index in aimed] or cuts
+    return min(cuts, key=lambda index: (_chooses(flow.events[index]), index))
+
+
+def _aimed(session, leaf: int) -> set[int]:
+    """The losses whose backward ran since the last optimizer, when the leaf's own one stepped."""
+    moves, found = session.training.moves, set()
+    for move in moves:
+        if id(move.leaf) == leaf:
+            before = max((m.event for m in moves if m.began < move.began), default=-1)
+            found |= {r.event for r in session.calls.roots if before <= r.at <= move.began}
+    return found
+
+
+def _chooses(event: Event) -> bool:
+    """Does it only choose places (argmin, sort, a comparison)?"""
+    kinds = ("float", "bfloat", "complex")
+    return bool(event.outputs) and not event.outputs[0].dtype.startswith(kinds)
 
 
 def _takes_a_shape(event: Event) -> bool:
@@ -136,6 +168,6 @@ def _named(event: Event) -> tuple[str, str]:
         return event.name, "it takes the shape alone"
     if not event.graph:
         return "no_grad", "it ran without a graph"
-    if event.outputs and not event.outputs[0].dtype.startswith(("float", "bfloat", "complex")):
+    if _chooses(event):
         return event.name, f"its {event.outputs[0].dtype} result has no gradient"
     return event.name, "no graph leaves it"

@@ -51,3 +51,63 @@ def test_the_second_derivative_of_a_relu_may_be_zero():
     assert report.verdict == "healthy"
     reasons = {fate.name: fate.excused for fate in report.parameters}
     assert "second derivative" in reasons["0.bias"]
+
+
+# -- cuts ---------------------------------------------------------------------------------------
+
+
+def test_the_cut_is_sought_before_the_loss_that_should_train_the_parameter():
+    """The critic's own detach is meant; the one in the generator's loss is the fault."""
+    torch.manual_seed(0)
+    maker, critic, noise = nn.Linear(3, 2), nn.Linear(2, 1), torch.rand(6, 3)
+    first, second = (torch.optim.SGD(net.parameters(), 0.1) for net in (maker, critic))
+
+    def step():
+        fake = maker(noise)
+        judged = critic(fake.detach()).square().mean()
+        fooled = -critic(fake.detach()).mean()  # the fault
+        for optimizer, loss in ((second, judged), (first, fooled)):
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    critic.requires_grad_(True)
+    report = trace(step, [maker, critic], [first, second])
+    assert (report.verdict, report.culprit.op) == ("severed", "detach")
+    assert report.culprit.source.endswith("# the fault")
+
+
+def test_a_value_that_was_cut_comes_before_a_place_that_was_chosen():
+    torch.manual_seed(0)
+    codes, decode, x = nn.Embedding(4, 2), nn.Linear(2, 1), torch.rand(6, 2)
+
+    def step():
+        near = torch.cdist(x, codes.weight).argmin(1)
+        return decode(codes(near).detach()).square().mean()
+
+    report = trace(step, [codes, decode])
+    assert (report.verdict, report.culprit.op) == ("severed", "detach")
+    report = trace(lambda: decode(x * codes.weight.argmax()).square().mean(), [codes, decode])
+    assert (report.verdict, report.culprit.op) == ("severed", "argmax")
+
+
+def test_a_gradient_that_is_written_by_hand_is_a_gradient():
+    model, x = small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step():
+        weights = {name: p.detach() for name, p in model.named_parameters()}
+        slopes = torch.func.grad(
+            lambda w: torch.func.functional_call(model, w, (x,)).square().mean()
+        )(weights)
+        for name, p in model.named_parameters():
+            p.grad = slopes[name] if write else None
+        optimizer.step()
+        return sum(w.sum() for w in weights.values())
+
+    write = True
+    report = trace(step, model, optimizer)
+    assert report.verdict == "healthy"
+    assert {fate.excused for fate in report.parameters} == {"its gradient was written by hand"}
+    write = False
+    assert trace(step, model, optimizer).verdict == "severed"
