@@ -64,7 +64,7 @@ def degree_of_negative_edge_weights(broken):
     SET,
     "inf nan",
     "exp",
-    "send.weight near far out.weight out.bias",
+    "query.weight key.weight value.weight out.weight out.bias",
     GH + "pyg-team/pytorch_geometric/issues/53",
 )
 def edge_softmax_without_its_maximum(broken):
@@ -72,24 +72,25 @@ def edge_softmax_without_its_maximum(broken):
         def __init__(self):
             super().__init__()
             torch.manual_seed(0)
-            self.send = nn.Linear(4, 8, bias=False)
-            self.near, self.far = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8))
-            self.out = nn.Linear(8, 3)
+            self.query, self.key = (nn.Linear(4, 8, bias=False) for _ in range(2))
+            self.value, self.out = nn.Linear(4, 8, bias=False), nn.Linear(8, 3)
 
         def forward(self, x, row, col):
-            h = self.send(x)
-            score = F.leaky_relu((h @ self.near)[row] + (h @ self.far)[col], 0.2)
+            score = (self.query(x)[row] * self.key(x)[col]).sum(1)
             if not broken:
                 top = torch.full((len(x),), -math.inf).scatter_reduce(0, row, score, "amax")
                 score = score - top.detach()[row]
             share = score.exp()  # fault
             total = torch.zeros(len(x)).index_add(0, row, share)
-            share = share / total[row].clamp(min=1e-16)
-            return self.out(F.elu(torch.zeros_like(h).index_add(0, row, h[col] * share[:, None])))
+            share = (share / total[row].clamp(min=1e-16))[:, None]
+            h = torch.zeros(len(x), 8).index_add(0, row, self.value(x)[col] * share)
+            return self.out(F.elu(h))
 
     model, y = GAT(), torch.tensor([0, 1, 2, 0])
     x = torch.randn(4, 4)
-    x[:, 0] += 900.0  # a column of raw counts
+    x[:, 0] += 40.0  # a column of raw counts
+    with torch.no_grad():
+        model.key.weight[:, 0] = model.query.weight[:, 0]
     row, col = torch.tensor([0, 0, 1, 1, 2, 3, 3]), torch.tensor([1, 2, 0, 2, 1, 0, 3])
     return trained(model, lambda: F.cross_entropy(model(x, row, col), y))
 
