@@ -18,6 +18,10 @@ LOOP = 5  # rounds of a loop before its growth is judged
 GAIN = 1e4  # growth of the gradient from the last to the first round of a loop
 DIVERGED = 1e4  # growth of the loss over the traced steps
 _ADDS = ("AddBackward", "SubBackward", "RsubBackward", "ExpandBackward")
+_HANDED_ON = {  # a gradient passes as it is, or in parts that are added up
+    *("add", "sub", "rsub", "neg", "expand", "sum", "mean", "cat", "stack", "index", "gather"),
+    *("select", "slice", "split", "chunk", "unbind", "narrow", "index_select", "repeat", "flip"),
+}
 _LAYERS = ("Addmm", "Convolution", "Linear")  # beside a product, they add a bias
 
 
@@ -51,43 +55,58 @@ def cancels(events: list[Event], arrival: Event) -> bool:
 
 def exploded(session, flow: Flow) -> Finding | None:
     """Gradients out of proportion, a loop that multiplies them, or a loss that runs away."""
-    return _diverged(session, flow) or _large(session, flow) or _loop(session, flow)
+    finding = _diverged(session, flow) or _loop(session, flow) or _large(session, flow)
+    if finding is not None and not finding.leaves:
+        finding.leaves = {id(arrival.leaf) for arrival in _out_of_proportion(session)}
+    return finding
 
 
-def _large(session, flow: Flow) -> Finding | None:
+def _out_of_proportion(session) -> list:
+    """What arrived at leaves and is far too large for its loss."""
     losses: dict[int, float] = defaultdict(lambda: 1.0)
     for root in session.calls.roots:
         size = abs(root.value) if math.isfinite(root.value) else 1.0
         losses[root.step] = max(losses[root.step], size)
-    for arrival in session.gradients.arrivals:
-        size = arrival.stats.large
-        if size > HUGE or size > EXPLODED * losses[arrival.step]:
-            path = _path(flow.events, flow.events[arrival.event])
-            finding = _blamed(Verdict.EXPLODING, flow, path, f"gradient up to {size:.1e}")
-            finding.leaves = {id(arrival.leaf)}
-            return finding
+    arrivals = session.gradients.arrivals
+    return [a for a in arrivals if a.stats.large > min(HUGE, EXPLODED * losses[a.step])]
+
+
+def _large(session, flow: Flow) -> Finding | None:
+    for arrival in _out_of_proportion(session)[:1]:
+        path = _path(flow.events, flow.events[arrival.event])
+        remark = f"gradient up to {arrival.stats.large:.1e}"
+        return _blamed(Verdict.EXPLODING, flow, path, remark)
     return None
 
 
 def _loop(session, flow: Flow) -> Finding | None:
-    rounds: dict[tuple, list[Event]] = defaultdict(list)
+    """The line of a loop over whose rounds the gradient grows, and the op that multiplies it."""
+    rounds: dict[tuple, dict[str, list[Event]]] = defaultdict(lambda: defaultdict(list))
     for event in flow.events:
         if event.phase == "forward" and event.gradient is not None and event.gradient.large > 0:
-            rounds[event.step, event.code, event.line, event.name].append(event)
-    worst, found = GAIN, None
-    for events in rounds.values():
-        if len(events) >= LOOP:
+            rounds[event.step, event.code, event.line][event.name].append(event)
+    worst, found, count = GAIN, None, 0
+    for ops in rounds.values():
+        often = [events for events in ops.values() if len(events) >= LOOP]
+        turns = min(map(len, often), default=0)  # an op that stands there twice runs twice a round
+        for events in [one for one in often if _scales(one[0])] or often:
             gain = events[0].gradient.large / events[-1].gradient.large
             if gain > worst:
-                worst, found = gain, events
+                worst, found, count = gain, events, turns
     if found is None:
         return None
-    remark = f"gradient grows {worst:.1e} times over {len(found)} rounds"
+    remark = f"gradient grows {worst:.1e} times over {count} rounds"
     node = _backward_of(flow.events, found[0])
     finding = Finding(Verdict.EXPLODING, found[0], flow.way(found[0].index, flow.above), remark)
     finding.op, finding.phase = (node.node if node else found[0].name), "backward"
     finding.at = found[0].index
     return finding
+
+
+def _scales(event: Event) -> bool:
+    """Can this op make a gradient larger? A sum, a copy or another shape cannot."""
+    tool = event.tool
+    return tool is None or not (tool.moved or tool.copies or event.name.rstrip("_") in _HANDED_ON)
 
 
 def _diverged(session, flow: Flow) -> Finding | None:

@@ -111,3 +111,49 @@ def test_a_gradient_that_is_written_by_hand_is_a_gradient():
     assert {fate.excused for fate in report.parameters} == {"its gradient was written by hand"}
     write = False
     assert trace(step, model, optimizer).verdict == "severed"
+
+
+# -- loops --------------------------------------------------------------------------------------
+
+
+def test_a_recurrence_is_blamed_on_its_product_and_counts_its_rounds():
+    torch.manual_seed(0)
+    operator, state = nn.Parameter(torch.eye(4)[None] * 2.5), torch.rand(6, 4)
+    shift = nn.Parameter(torch.zeros(4))
+
+    def step():
+        z = state + shift
+        for _ in range(24):
+            z = (operator.expand(6, 4, 4) @ z.unsqueeze(-1)).squeeze(-1) + shift
+        return z.log1p().sum()
+
+    report = trace(step)
+    assert (report.verdict, report.culprit.op) == ("exploding", "BmmBackward0")
+    assert report.culprit.remark.endswith("over 24 rounds")
+
+
+def test_the_loop_comes_before_what_follows_it_and_all_that_is_harmed_is_named():
+    rate, start = nn.Parameter(torch.full((3,), 5.0)), nn.Parameter(torch.ones(3))
+
+    def step():
+        x = start
+        for _ in range(24):
+            x = x - rate * x  # the loop
+        return x.square().mean()
+
+    report = trace(step)
+    assert report.verdict == "exploding"
+    assert report.culprit.source.endswith("# the loop")
+    assert [fate.word for fate in report.parameters] == ["exploding", "exploding"]
+
+
+def test_a_loop_of_sums_alone_may_grow_as_well():
+    start = nn.Parameter(torch.ones(3))
+
+    def step():
+        x = start
+        for _ in range(24):
+            x = x + x
+        return x.log().sum() + start.sum()
+
+    assert trace(step).culprit.op == "AddBackward0"
