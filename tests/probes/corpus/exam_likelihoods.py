@@ -14,7 +14,7 @@ fault, healthy = corpus.fault, corpus.healthy
 SET, GH = "exam", "https://github.com/"
 
 
-@fault(SET, "nan", "div", "log_sigma", GH + "stan-dev/math/issues/2881")
+@fault(SET, "nan", "div high", "log_sigma", GH + "stan-dev/math/issues/2881")
 def interval_without_an_upper_end(broken):
     class Censored(nn.Module):
         def __init__(self):
@@ -26,7 +26,7 @@ def interval_without_an_upper_end(broken):
         def forward(self, x, low, high):
             mu, sigma = self.net(x)[:, 0], self.log_sigma.exp()
             below = torch.sigmoid((low - mu) / sigma)
-            open_end = torch.isinf(high)
+            open_end = torch.isinf(high)  # the first look at the infinite data: also a # fault
             if not broken:
                 high = torch.where(open_end, torch.zeros(()), high)
             above = torch.sigmoid((high - mu) / sigma)  # fault
