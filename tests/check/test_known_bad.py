@@ -30,6 +30,11 @@ def test_the_library_answer_passes(name):
     assert result, result
 
 
+@each_failure
+def test_a_function_that_is_not_written_yet_is_told_so(name):
+    assert str(check(name, lambda *values: ...)) == "not yet: write the function first"
+
+
 @each_of_values
 @pytest.mark.parametrize("bad", KNOWN_BAD, ids=lambda bad: bad.__name__)
 def test_a_known_bad_answer_is_refused(name, bad):

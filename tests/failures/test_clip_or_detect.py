@@ -152,7 +152,6 @@ def looks_at_nothing(parameters, max_norm, scale):
         (FORMS["guide"], "Square in float64"),
         (FORMS["strict"], "Square in float64"),
         (FORMS["wide"], "Give each parameter its own norm"),
-        (lambda parameters, max_norm, scale: None, "write the function first"),
         (lambda parameters, max_norm, scale: 1.0, "longer than the bound"),
         (no_step, "Give each parameter its own norm"),
         (zeroes, "Square in float64"),

@@ -105,14 +105,6 @@ def test_what_only_looks_like_a_repair_is_refused(bench, bad, words):
     assert words in result.hint, result
 
 
-def test_a_stub_that_returns_nothing_is_not_written_yet(bench):
-    def mine(state, path):
-        # a comment
-        ...
-
-    assert str(check(bench, mine)) == "not yet: write the function first"
-
-
 def test_the_exercise_has_an_answer_of_four_lines(bench):
     def mine(state, path):
         if not crash_and_recovery.non_finite(state):

@@ -132,7 +132,6 @@ def scaled_and_pure(model, optimizer, loss, dtype):
         (scaled_by(2.0**16), "above 65504"),
         (scaled_by(SCALE, back=False), "before the step"),
         (scaled_and_pure, "Leave the weights in float32"),
-        (lambda model, optimizer, loss, dtype: None, "write the function first"),
     ],
 )
 def test_what_only_looks_like_a_repair_is_refused(bad, told):

@@ -155,7 +155,6 @@ def restores_at_once(model, optimizer):
         (FORMS["parameters"], "must be put back"),
         (FORMS["model"], "must be put back"),
         (FORMS["once"], "Hand it a copy"),
-        (lambda model, optimizer: None, "write the function first"),
         (cleans, "must be put back"),
         (forgets_the_optimizer, "not where it would be"),
         (no_buffers, "must be put back"),
