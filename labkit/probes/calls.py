@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -27,6 +28,7 @@ class Calls(TorchFunctionMode):
         self.notes: list[Note] = []
         self.roots: list[Root] = []
         self.builders: dict[int, tuple] = {}  # id of an optimizer -> it, its line, events then
+        self.emptied: set[int] = set()  # events by which a dropout left nothing
         self.backwards = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -133,6 +135,16 @@ class Calls(TorchFunctionMode):
         self.gradients.collect(inputs, out, feeders)
         return out
 
+    def drop(self, func, args, kwargs):
+        """A dropout is told apart from a product with zeros that the user wrote."""
+        first = len(self.tape.events)
+        out = func(*args, **kwargs)
+        for event in self.tape.events[first:]:
+            made = event.live and event.outputs and event.outputs[0].word == "zero"
+            if made and any(stats.large > 0 for stats in event.inputs):
+                self.emptied.add(event.index)
+        return out
+
     def building(self, func, args, kwargs):
         """Optimizer.add_param_group asks every parameter whether it is a leaf."""
         frame = sys._getframe(2)
@@ -213,6 +225,7 @@ class Calls(TorchFunctionMode):
 
 
 _T = torch.Tensor
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
 _SPECIAL = {
     _T.detach: Calls.bypass,
     _T.detach_: Calls.bypass,
@@ -231,4 +244,5 @@ _SPECIAL = {
     torch.autograd.backward: Calls.backward,
     torch.autograd.grad: Calls.grad,
     _T.is_leaf.__get__: Calls.building,
+    **dict.fromkeys(_DROPOUTS, Calls.drop),
 }

@@ -32,7 +32,7 @@ def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
         excuse = _excuse(session, flow, root)
         if excuse:
             return None, excuse
-        findings.append(_finding(flow, root))
+        findings.append(_finding(session, flow, root))
     return min(findings, key=lambda finding: finding.at), ""
 
 
@@ -70,15 +70,17 @@ def _by_python(op: Event) -> Finding:
     return Finding(Verdict.DEAD, op, [op], remark, at=op.index)
 
 
-def _finding(flow: Flow, node: Event) -> Finding:
+def _finding(session, flow: Flow, node: Event) -> Finding:
     """Blame the node; a product with zeros is the fault of what made the zeros."""
-    forward = flow.events[node.forward]
-    zero = _zeros(flow, forward)
+    forward, emptied = flow.events[node.forward], session.calls.emptied
+    zero = forward if forward.index in emptied else _zeros(flow, forward, emptied)
     if zero is not None:
         forward, node = zero, _backward_of(flow, zero) or node
     remark = _words(forward)
     finding = Finding(Verdict.DEAD, forward, flow.way(forward.index, flow.above), remark)
     finding.op, finding.phase, finding.at = node.node, "backward", forward.index
+    if forward.index in emptied:
+        finding.op, finding.phase, finding.remark = "dropout", "forward", "it drops every entry"
     return finding
 
 
@@ -87,13 +89,15 @@ def _backward_of(flow: Flow, forward: Event) -> Event | None:
     return next(nodes, None)
 
 
-def _zeros(flow: Flow, event: Event) -> Event | None:
+def _zeros(flow: Flow, event: Event, emptied: set[int]) -> Event | None:
     """The op that turned something into nothing but zeros, upstream of a product."""
     todo = [flow.events[p] for p in event.parents]
     while todo:
         event = todo.pop()
         if event.phase != "forward" or not event.outputs or event.outputs[0].word != "zero":
             continue
+        if event.index in emptied:
+            return event
         looked = event.inputs if _multiplies(event) else event.inputs[:1]
         if not any(s.word == "zero" for s in looked):
             return event if event.tool and not event.tool.made and event.inputs else None
@@ -103,6 +107,8 @@ def _zeros(flow: Flow, event: Event) -> Event | None:
 
 def _excuse(session, flow: Flow, node: Event) -> str:
     forward = flow.events[node.forward]
+    if forward.index in session.calls.emptied:
+        return ""
     losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
         return "the loss is zero already"

@@ -88,6 +88,12 @@ QUIET = {
                     "distances_that_cancel"),
 }  # fmt: skip
 
+DEADS = (
+    (r"dropout", "give it a share below 1: p is what is dropped, not what is kept", "dead_clamp"),
+    (r"softmax", "keep its scores a few units apart (scale by 1/sqrt(d)), and give it more than "
+     "one entry: over one entry it is always 1", "dead_clamp"),
+)  # fmt: skip
+
 CUTS = (
     (r"no_grad|requires_grad", "run it with gradients on; freeze by the optimizer's list "
      "instead", "no_grad"),
@@ -143,6 +149,8 @@ def _repair(report: Report) -> tuple[str, str]:
         return _first(BIRTHS, op) or ELSE
     if report.verdict is Verdict.SEVERED:
         return _first(CUTS, op) or QUIET[Verdict.SEVERED]
+    if report.verdict is Verdict.DEAD:
+        return _first(DEADS, op) or QUIET[Verdict.DEAD]
     return QUIET.get(report.verdict, ELSE)
 
 

@@ -23,7 +23,7 @@ def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding |
     if not moving:
         return None, ""
     if all(m.lr == 0 for m in moving):
-        if len(moving) < 2:
+        if len(moving) < 2 and not moving[0].resting:
             return None, "the learning rate is zero in the only traced step"
         return _stuck(flow, moving, "the learning rate is zero in every step"), ""
     if all(m.still > STUCK.get(m.gradient.dtype, STUCK_ELSE) for m in moving):

@@ -1,5 +1,6 @@
 """`trace`: run training steps under full instruments and tell what happened."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -49,8 +50,7 @@ def trace(
     """
     if step is None:
         return Tracing(model, optimizers, shadow=shadow)
-    if not callable(step):
-        raise TypeError(f"step: expected a function without arguments; got {type(step).__name__}")
+    _check(step)
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: expected a whole number of at least 1; got {steps!r}")
     tracing = Tracing(model, optimizers, last_frame=id(sys._getframe()), shadow=shadow)
@@ -64,6 +64,32 @@ def trace(
         if not explained(error):
             raise
     return tracing.report
+
+
+def _check(step) -> None:
+    """A step that needs arguments is told so before it runs."""
+    kind = type(step).__name__
+    if not callable(step):
+        raise TypeError(f"step: expected a function without arguments; got {kind}")
+    module = isinstance(step, torch.nn.Module)
+    try:
+        signature = inspect.signature(step.forward if module else step)
+    except (TypeError, ValueError):  # written in C: it must be tried
+        return
+    needed = [p for p in signature.parameters.values() if p.default is p.empty]
+    needed = [p.name for p in needed if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not needed:
+        return
+    what = f"the module {kind}, whose forward" if module else f"{_called(step)}, which"
+    call = "trace(lambda: loss_of(model(batch)), model)" if module else "trace(lambda: step(batch))"
+    raise TypeError(
+        "step: expected a function without arguments that runs one training step or returns its "
+        f"loss; got {what} needs {', '.join(needed)}. Wrap it with its data: {call}"
+    )
+
+
+def _called(step) -> str:
+    return f"the function {step.__name__}" if hasattr(step, "__name__") else type(step).__name__
 
 
 def _one(tracing: Tracing, step: Callable[[], Any]) -> None:

@@ -22,8 +22,8 @@ class Move:
     """What one optimizer step did to one parameter."""
 
     __slots__ = (
-        *("began", "event", "gradient", "leaf", "lr", "origin", "place", "stats", "step", "still"),
-        "writer",
+        *("began", "event", "gradient", "leaf", "lr", "origin", "place", "resting", "stats"),
+        *("step", "still", "writer"),
     )
 
     def __init__(self, leaf: Tensor, step: int, gradient: Stats | None, lr: float):
@@ -34,6 +34,7 @@ class Move:
         self.began = self.event = -1  # number of events when the step began and ended
         self.writer: int | None = None  # the event that moved the parameter
         self.place = None  # where optimizer.step was called
+        self.resting = False  # the rate is zero, and nothing is there that would raise it
 
 
 SAMPLE = 4096  # entries of a parameter that are compared before and after
@@ -89,7 +90,7 @@ class Training:
             self.stepped.append((self.tape.step, id(optimizer)))
             place = self.tape.here(2)
             self._before = [
-                (self._move(leaf, group, place), _sample(leaf))
+                (self._move(leaf, group, optimizer, place), _sample(leaf))
                 for group in optimizer.param_groups
                 for leaf in group["params"]
             ]
@@ -97,8 +98,10 @@ class Training:
         if type(optimizer).__module__.startswith("torch.optim") and not (args[1:] or kwargs):
             self.tape.stepping = place  # without a closure, every op in it has this one line
 
-    def _move(self, leaf: Tensor, group: dict, place) -> Move:
+    def _move(self, leaf: Tensor, group: dict, optimizer, place) -> Move:
         move = Move(leaf, self.tape.step, None, float(group.get("lr", math.nan)))
+        built = group.get("initial_lr", getattr(optimizer, "defaults", {}).get("lr"))
+        move.resting = move.lr == 0 and built is not None and float(built) == 0
         move.place, move.began = place, len(self.tape.events)
         if leaf.grad is None:
             return move

@@ -1,6 +1,8 @@
 """What the fourth unseen set and its readers found: readings that were wrong until then."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from labkit import trace
@@ -157,3 +159,106 @@ def test_a_loop_of_sums_alone_may_grow_as_well():
         return x.log().sum() + start.sum()
 
     assert trace(step).culprit.op == "AddBackward0"
+
+
+# -- rates, dropouts, steps ---------------------------------------------------------------------
+
+
+def training(rate: float, kind=torch.optim.Adam, schedule=None):
+    model, x = small()
+    optimizer = kind(model.parameters(), lr=rate)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule) if schedule else None
+
+    def step():
+        optimizer.zero_grad()
+        loss = (model(x) - 1).square().mean()
+        loss.backward()
+        optimizer.step()
+        if scheduler:
+            scheduler.step()
+
+    return step, model, optimizer
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_rate_of_zero_updates_nothing_even_in_a_single_step(kind, steps):
+    report = trace(*training(0.0, kind), steps)
+    assert report.verdict == "frozen"
+    assert {fate.word for fate in report.parameters} == {"not updated"}
+    assert "learning rate is zero" in report.culprit.remark
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_warm_up_from_zero_is_silent(steps):
+    assert trace(*training(0.1, schedule=lambda n: n / 5), steps).verdict == "healthy"
+    assert trace(*training(0.1, schedule=lambda n: 0.0), 3).verdict == "frozen"
+
+
+def test_a_warm_up_by_hand_is_silent():
+    step, model, optimizer = training(0.1)
+    count = [0]
+
+    def by_hand():
+        optimizer.param_groups[0]["lr"] = 0.1 * count[0] / 5
+        count[0] += 1
+        step()
+
+    assert trace(by_hand, model, optimizer).verdict == "healthy"
+    count[0] = 0
+    assert trace(by_hand, model, optimizer, 3).verdict == "healthy"
+
+
+def test_a_step_that_needs_arguments_is_told_how_to_be_wrapped():
+    model, x = small()
+    with pytest.raises(TypeError, match=r"module Linear, whose forward needs input.*lambda"):
+        trace(model)
+
+    def train(batch, rate, *more, momentum=0.9):
+        return model(batch).sum()
+
+    with pytest.raises(TypeError, match=r"function train, which needs batch, rate.*lambda"):
+        trace(train)
+    assert trace(lambda batch=x: model(batch).square().sum(), model).verdict == "healthy"
+
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(3))
+
+        def forward(self):
+            return self.w.square().sum()
+
+    alone = Alone()
+    assert trace(alone, alone).verdict == "healthy"
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_dropout_that_drops_everything_is_named_itself(functional):
+    torch.manual_seed(0)
+    first, drop, last, x = nn.Linear(4, 3), nn.Dropout(1.0), nn.Linear(3, 1), torch.rand(5, 4)
+    model = nn.ModuleList([first, drop, last])
+
+    def step():
+        h = torch.tanh(first(x))
+        h = F.dropout(h, 1.0) if functional else drop(h)  # all of it
+        return (last(h) - 1).square().mean()
+
+    report = trace(step, model)
+    assert (report.verdict, report.culprit.op) == ("dead", "dropout")
+    assert report.culprit.source.endswith("# all of it")
+    assert [fate.name for fate in report.harmed] == ["0.weight", "0.bias", "2.weight"]
+    assert "share below 1" in report.explain().repair
+    model.eval()
+    if not functional:
+        assert trace(step, model).verdict == "healthy"
+
+
+def test_a_dropout_of_a_half_and_a_mask_of_zeros_are_silent():
+    model, x = small()
+    drop = nn.Dropout(0.5)
+    assert trace(lambda: drop(model(x)).square().mean(), model).verdict == "healthy"
+    nothing, other = torch.zeros(3), nn.Linear(4, 3)
+    both = [model, other]
+    report = trace(lambda: (model(x) * nothing + other(x)).square().mean(), both)
+    assert report.verdict == "healthy"
