@@ -28,6 +28,8 @@ from tests.probes.corpus import (
     unseen_controls,
     unseen_dead,
     unseen_layers,
+    unseen_losses,
+    unseen_numbers,
     unseen_quiet,
     unseen_training,
 )
@@ -50,10 +52,12 @@ UNSEEN: tuple[Case, ...] = tuple(
     case
     for room in (
         unseen,
+        unseen_losses,
         unseen_layers,
         unseen_training,
         unseen_dead,
         unseen_controls,
+        unseen_numbers,
         unseen_quiet,
     )
     for case in room.corpus.cases

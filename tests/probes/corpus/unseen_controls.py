@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from tests.probes.corpus.births import GH, linear
+from tests.probes.corpus.births import GH
 from tests.probes.corpus.case import Corpus, Program
 
 corpus = Corpus()
@@ -30,20 +30,6 @@ def degree_of_a_node_without_edges(_):
         value = scale[target] * weight
         hidden = torch.zeros(4, 3).index_add(0, target, value[:, None] * x[source])
         return (model.read(hidden) - 1).square().mean()
-
-    return Program(step, model)
-
-
-@healthy("Kipf, Welling 2017: a sparse operator whose empty row is scaled by infinity")
-def sparse_operator_with_an_empty_row(_):
-    model, x = linear(3, 2), torch.rand(4, 3)
-    where = torch.tensor([[0, 1, 2], [1, 2, 0]])
-    edges = torch.sparse_coo_tensor(where, torch.ones(3), (4, 4), check_invariants=True)
-
-    def step():
-        inverse = 1 / torch.sparse.sum(edges, 1).to_dense()
-        scaled = torch.sparse_coo_tensor(where, inverse[where[0]], (4, 4), check_invariants=True)
-        return (torch.sparse.mm(scaled, model(x)) - 1).square().mean()
 
     return Program(step, model)
 
@@ -231,24 +217,5 @@ def packed_sentences(_):
         packed = pack_padded_sequence(model.words(text), torch.tensor([4, 2, 1]), batch_first=True)
         _, (last, _) = model.net(packed)
         return F.cross_entropy(model.read(last[0]), torch.tensor([0, 5, -100]), ignore_index=-100)
-
-    return Program(step, model)
-
-
-@healthy("Lafferty et al. 2001: transitions that are forbidden by a very small number")
-def conditional_random_field(_):
-    torch.manual_seed(0)
-    model = nn.ModuleDict({"score": nn.Linear(4, 3)})
-    model.move = nn.Parameter(torch.randn(3, 3))
-    banned = torch.tensor([[False, False, True], [False] * 3, [True, False, False]])
-    x, tags = torch.rand(5, 4), torch.tensor([0, 1, 2, 2, 1])
-
-    def step():
-        score, move = model.score(x), model.move.masked_fill(banned, -10000.0)
-        alpha = score[0]
-        for row in score[1:]:
-            alpha = torch.logsumexp(alpha[:, None] + move, 0) + row
-        gold = score.gather(1, tags[:, None]).sum() + move[tags[:-1], tags[1:]].sum()
-        return torch.logsumexp(alpha, 0) - gold
 
     return Program(step, model)

@@ -228,32 +228,3 @@ def temperature_held_under_a_bound(_):
         return loss
 
     return Program(step, model, optimizer, 2)
-
-
-@healthy("https://github.com/pytorch/pytorch/pull/166787: the angle of no direction, masked later")
-def angle_of_no_direction(_):
-    model = linear(4, 2)
-    with torch.no_grad():
-        model.bias.zero_()
-    x, real = torch.rand(5, 4), torch.tensor([True, True, True, False, False])
-    x[3:] = 0.0
-
-    def step():
-        side = model(x)
-        return torch.atan2(side[:, 1], side[:, 0])[real].square().mean()
-
-    return Program(step, model)
-
-
-@healthy("Labels that are sure: zeros in the target of a divergence, and a magnitude at zero")
-def zeros_that_are_allowed(_):
-    model, x = linear(4, 3), torch.rand(6, 4)
-    sure = F.one_hot(torch.arange(6) % 3, 3).float()
-
-    def step():
-        out = model(x)
-        divergence = F.kl_div(torch.log_softmax(out, 1), sure, reduction="batchmean")
-        wave = torch.fft.rfft(out - out.mean(1, keepdim=True), dim=1)
-        return divergence + wave.abs().mean() + torch.special.entr(sure).sum()
-
-    return Program(step, model)
