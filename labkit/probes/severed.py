@@ -15,6 +15,7 @@ _WORDS = {
     "numpy": "numpy carries no gradient back",
     "tolist": "a Python list carries no gradient back",
 }
+_READS = {"embedding", "index", "gather", "index_select", "take", "masked_select"}
 
 
 def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow) -> Finding | None:
@@ -113,7 +114,7 @@ def _likeliest(session, flow: Flow, leaf: int, cuts: list[int]) -> int:
     """Of several cuts: before the loss that should train the leaf, a value before an index."""
     aimed = flow.over(_aimed(session, leaf))
     cuts = [index for index in cuts if index in aimed] or cuts
-    return min(cuts, key=lambda index: (_chooses(flow.events[index]), index))
+    return min(cuts, key=lambda index: (_chooses(flow, index), index))
 
 
 def _aimed(session, leaf: int) -> set[int]:
@@ -126,8 +127,19 @@ def _aimed(session, leaf: int) -> set[int]:
     return found
 
 
-def _chooses(event: Event) -> bool:
-    """Does it only choose places (argmin, sort, a comparison)?"""
+def _chooses(flow: Flow, index: int) -> bool:
+    """Do its whole numbers or truth values only say which places are read?"""
+    if not _counts(flow.events[index]):
+        return False
+    readers = [flow.events[i] for i in flow.children.get(index, ())]
+    return bool(readers) and all(
+        reader.name in _READS
+        or (reader.tool and reader.tool.moved and _chooses(flow, reader.index))
+        for reader in readers
+    )
+
+
+def _counts(event: Event) -> bool:
     kinds = ("float", "bfloat", "complex")
     return bool(event.outputs) and not event.outputs[0].dtype.startswith(kinds)
 
@@ -168,6 +180,6 @@ def _named(event: Event) -> tuple[str, str]:
         return event.name, "it takes the shape alone"
     if not event.graph:
         return "no_grad", "it ran without a graph"
-    if _chooses(event):
+    if _counts(event):
         return event.name, f"its {event.outputs[0].dtype} result has no gradient"
     return event.name, "no graph leaves it"
