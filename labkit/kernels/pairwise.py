@@ -1,9 +1,10 @@
 """The sum of all Euclidean distances between two clouds of points, and its gradient, in tiles.
 
 One matrix product gives the squared distances of a tile, two more turn their inverse roots w = 1/d
-into gradients: dS/da = a · sum(w) - w @ b. A matrix product loses the digits of pairs that are
-closer together than they are to the origin. So equal rows are merged, neighbours share a tile,
-a tile is seen from its middle, and pairs that are still near are subtracted one by one.
+into gradients: dS/da = a · sum(w) - w @ b. With them the sum needs no pass of its own: |x - y| is
+homogeneous, so S = sum of a · dS/da + sum of b · dS/db (Euler). A matrix product loses the digits
+of pairs that are closer together than they are to the origin. So equal rows are merged, neighbours
+share a tile, a tile is seen from its middle, and pairs still near are subtracted one by one.
 """
 
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class _Side(NamedTuple):
     """Points (last axis) seen from a centre, and what their tiles have added to them so far.
 
     `rows` are the coordinates p, in a unit, then 1, then |p|²; `points` are as they came, so that
-    no digit is lost. `sums` holds w = 1/d, `pull` w · (p of the other point).
+    no digit is lost. `found` holds w · (rows of the other points), with w = 1/d.
     """
 
     points: Tensor
@@ -88,8 +89,7 @@ class _Side(NamedTuple):
     gradient: Tensor | None
     rows: Tensor
     weighed: Tensor
-    sums: Tensor
-    pull: Tensor | None
+    found: Tensor
 
     @classmethod
     def of(cls, points: Tensor, weight: Tensor, gradient, centre: Tensor, unit: float) -> "_Side":
@@ -97,19 +97,21 @@ class _Side(NamedTuple):
         p = torch.sub(points / unit, centre / unit, out=rows[:-2])
         rows[-2] = 1.0
         torch.sum(p * p, 0, out=rows[-1])
-        sums = torch.zeros_like(weight)
-        pull = None if gradient is None else torch.zeros_like(p)
-        return cls(points, weight, gradient, rows, p * weight, sums, pull)
+        weighed = rows if bool((weight == 1).all()) else rows * weight
+        return cls(points, weight, gradient, rows, weighed, torch.zeros_like(rows))
 
     def cut(self, block: int) -> list["_Side"]:
         parts = (repeat(None) if t is None else t.split(block, -1) for t in self)
         return [_Side(*part) for part in zip(*parts, strict=False)]
 
-    def close(self) -> None:
-        """Adds what the tiles found to the gradient."""
+    def close(self, share: float) -> float:
+        """Adds what the tiles found to the gradient; returns this side's part of the sum."""
+        p, square, pull, sums = self.rows[:-2], self.rows[-1], self.found[:-2], self.found[-2]
+        total = sums * square
         if self.gradient is not None:
-            p = self.rows[:-2]
-            self.gradient.addcmul_(p, self.sums).sub_(self.pull)
+            self.gradient.addcmul_(p, sums).sub_(pull)
+            total -= share * (p * pull).sum(0)
+        return float((self.weight * total).double().sum())
 
 
 class _Plan(NamedTuple):
@@ -121,79 +123,81 @@ class _Plan(NamedTuple):
     tile: Tensor
     tiling: Tiling
 
-    def total(self, d: Tensor, a: _Side, b: _Side) -> float:
-        return float(d.sum() if self.plain else a.weight @ (d @ b.weight))
-
     def row_sums(self, w: Tensor, b: _Side) -> Tensor:
         return w.sum(1) if self.plain else w @ b.weight  # sum rounds less where terms are alike
 
-    def column_sums(self, w: Tensor, a: _Side) -> Tensor:
-        return w.sum(0) if self.plain else a.weight @ w
 
-
-def _middle(p: Tensor) -> Tensor:
-    """A point among the columns of `p` that a few far ones do not move."""
-    return p[:, :: p.shape[1] // 32 + 1].median(1, keepdim=True).values
+def _middle(p: Tensor) -> tuple[Tensor, Tensor]:
+    """A few columns of `p`, and a point among them that the far ones do not move."""
+    few = p[:, :: p.shape[1] // 32 + 1]
+    return few, few.median(1, keepdim=True).values
 
 
 def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
     """The sum over all pairs of columns of p and q; where q is p, of a column with later ones."""
-    centre, unit = _middle(p), _unit(p, q)
+    (_, centre), unit = _middle(p), _unit(p, q)
     a = _Side.of(p, wp, to_p, centre, unit)
     b = a if q is p else _Side.of(q, wq, to_q, centre, unit)
     tile = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
     plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, tile, tiling)
     blocks, total = b.cut(tiling.block), 0.0
     for i, block in enumerate(a.cut(tiling.block)):
-        first, own = i if plan.same else 0, _middle(block.points)
-        spread = (block.points - own).square().sum(0).median()
-        if not (own - centre).square().sum() > 4 * spread:
+        first, (few, own) = i if plan.same else 0, _middle(block.points)
+        if not (own - centre).square().sum() > 4 * (few - own).square().sum(0).median():
             total += _strip(block, blocks[first:], plan)
             continue
         # a cluster far from the rest: seen from the centre, all of its own pairs would be near
         here, others = (_Side.of(*side[:3], own, unit) for side in (block, b))
-        total += _strip(here, others.cut(tiling.block)[first:], plan)
-        here.close()
-        others.close()
-    for side in (a,) if plan.same else (a, b):
-        side.close()
-    return total
+        total += _strip(here, others.cut(tiling.block)[first:], plan) + _close(unit, here, others)
+    return total + _close(unit, *((a,) if plan.same else (a, b)))
+
+
+def _close(unit: float, *sides: _Side) -> float:
+    """Adds what the tiles found to the gradients; returns the sum of the distances."""
+    wanted = sum(side.gradient is not None for side in sides)
+    return unit * sum(side.close(len(sides) / wanted) for side in sides) if wanted else 0.0
 
 
 def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
-    """The sum over one block and the others; adds w and w · (other point) to both sides."""
+    """Adds w · (rows of the other point) of one block and the others to both sides.
+
+    Returns the distances that no side holds: those subtracted; without gradients, all.
+    """
     p, one, square = a.rows[:-2], a.rows[-2:-1], a.rows[-1:]
     left = torch.cat([-2 * p, square, one]).t().contiguous()
-    limit = _limit(square[0], plan.tiling)
-    pull, weighed = torch.zeros_like(p).t().contiguous(), a.weighed.contiguous()
-    largest, seen, exact = float(limit.amax()), 0.0, 0.0
+    limit, weighed = _limit(square[0], plan.tiling), a.weighed.contiguous()
+    pull, sums, total = torch.zeros_like(p).t().contiguous(), torch.zeros_like(limit), 0.0
+    largest, value_only = float(limit.amax()), a.gradient is None and others[0].gradient is None
     for b in others:
         diagonal = plan.same and b is others[0]
         half = 0.5 if diagonal else 1.0  # the diagonal tile holds each of its pairs twice
-        w = plan.tile[: p.shape[1] * b.weight.shape[0]].view(p.shape[1], -1)
+        w = plan.tile[: p.shape[1] * b.rows.shape[1]].view(p.shape[1], -1)
         torch.mm(left, b.rows, out=w)
         if diagonal:
             w.fill_diagonal_(inf)
-        near = _near(w, limit) if w.amin().item() < largest else None
-        if near is not None:
-            if w.dtype == torch.float32 and near[0].shape[0] > plan.tiling.dense * w.numel():
-                exact += _in_double(a, b, diagonal, plan.tiling)
+        if w.amin().item() < largest:
+            near = _near(w, limit)
+            if near[0].shape[0] > plan.tiling.dense * w.numel() and w.dtype == torch.float32:
+                total += _in_double(a, b, diagonal, plan.tiling)
                 continue
-            exact += _subtracted(a, b, *near, half, plan.tiling.chunk)
-        _clear(w, diagonal, near)
-        seen += half * plan.total(w.sqrt_(), a, b)
-        if a.pull is None and b.pull is None:
+            total += _subtracted(a, b, *near, half, plan.tiling.chunk)
+            w[near] = 0.0 if value_only else inf
+        w.sqrt_()
+        if value_only:
+            d = w.fill_diagonal_(0.0) if diagonal else w
+            total += float(a.weight @ plan.row_sums(d, b)) * half * plan.unit
             continue
-        _clear(w.reciprocal_(), diagonal, near)
-        if a.pull is not None:
-            a.sums.add_(plan.row_sums(w, b), alpha=half)
-            pull.addmm_(w, b.weighed.t(), alpha=half)
-        if b.pull is not None:
-            b.sums.add_(plan.column_sums(w, a), alpha=half)
-            b.pull.addmm_(weighed, w, alpha=half)
-    if a.pull is not None:
-        a.pull.add_(pull.t())
-    return seen * plan.unit + exact
+        w.reciprocal_()  # 0 for a point and itself, and for pairs that were subtracted
+        sums.add_(plan.row_sums(w, b), alpha=half)
+        if a.gradient is not None:
+            pull.addmm_(w, b.weighed[:-2].t(), alpha=half)
+        if b.gradient is not None:
+            b.found.addmm_(weighed, w, alpha=half)
+        else:
+            b.found[-2].add_(w.sum(0) if plan.plain else a.weight @ w)
+    a.found[-2].add_(sums)
+    a.found[:-2].add_(pull.t())
+    return total
 
 
 def _limit(square: Tensor, tiling: Tiling) -> Tensor:
@@ -202,21 +206,11 @@ def _limit(square: Tensor, tiling: Tiling) -> Tensor:
     return share * (square + torch.finfo(square.dtype).tiny * tiling.floor**2)
 
 
-def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Rows and columns of the near pairs, if any."""
+def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the near pairs."""
     rows = (w.amin(1) < limit).nonzero()[:, 0]
-    if not rows.shape[0]:
-        return None
     i, j = (w[rows] < limit[rows, None]).nonzero(as_tuple=True)
     return rows[i], j
-
-
-def _clear(w: Tensor, diagonal: bool, near: tuple[Tensor, Tensor] | None) -> None:
-    """Zeros for the pairs of a point with itself, and for those that were subtracted."""
-    if diagonal:
-        w.fill_diagonal_(0.0)
-    if near is not None:
-        w[near] = 0.0
 
 
 def _in_double(a: _Side, b: _Side, same: bool, tiling: Tiling) -> float:

@@ -150,7 +150,7 @@ def test_gradients_that_nobody_wants_are_not_computed():
     total, to_a, to_b = distance_sum(a, b)
     for wanted in itertools.product([True, False], repeat=2):
         again, *gradients = distance_sum(a, b, *wanted)
-        assert again == total
+        assert abs(again - total) <= VALUE[torch.float32] * total  # added up in another order
         for gradient, full, want in zip(gradients, (to_a, to_b), wanted, strict=True):
             assert torch.equal(gradient, full) if want else gradient is None
 
