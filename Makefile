@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test setup notebooks workshop lint bench lock clean
+.PHONY: help lab test setup notebooks workshop site lint bench lock clean
 
 help: ## list the targets
 	@echo "A lab for why gradients die and numbers blow up. Targets:"

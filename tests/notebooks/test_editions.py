@@ -35,12 +35,64 @@ def test_every_notebook_of_an_agenda_exists():
     assert named <= {path.stem for path in STORED}
 
 
-@pytest.mark.parametrize("hours", ["Two hours", "Half a day", "A day"])
-def test_an_agenda_fills_its_time(hours):
+AGENDAS = {"Two hours": (115, 120), "Half a day": (220, 240), "A day": (410, 480)}
+OWN_MODEL = 30  # minutes at the end of each agenda for the model that a learner brought
+MINUTES = re.compile(r"\*\*Minutes:\*\* (\d+)")
+
+
+def agenda(hours):
+    """The rows of an agenda: minutes, and the notebooks of the last column."""
     table = WORKSHOP.partition(f"## {hours}\n")[2].partition("\n## ")[0]
-    minutes = sum(int(found) for found in re.findall(r"^\| (\d+) \|", table, re.MULTILINE))
-    expected = {"Two hours": (115, 125), "Half a day": (220, 245), "A day": (410, 480)}[hours]
-    assert expected[0] <= minutes <= expected[1]
+    rows = re.findall(r"^\| (\d+) \|.*\| (.*) ?\|$", table, re.MULTILINE)
+    return [(int(minutes), named.strip()) for minutes, named in rows]
+
+
+def least(named, minutes):
+    """What the notebooks of a row take; of two that are a choice, the longer one."""
+    groups = [re.findall(r"\d\d_\w+", group) for group in named.split(",")]
+    return sum(max(map(minutes.get, group), default=0) for group in groups)
+
+
+@pytest.fixture(scope="module")
+def minutes():
+    """How long each notebook says that it takes."""
+    return {
+        path.stem: int(MINUTES.search(path.read_text(encoding="utf-8"))[1])
+        for path in (ROOT / "notebooks" / "text").glob("[0-9][0-9]_*.py")
+    }
+
+
+@pytest.mark.parametrize("hours", AGENDAS)
+def test_an_agenda_fills_its_time(hours):
+    low, high = AGENDAS[hours]
+    assert low <= sum(taken for taken, _ in agenda(hours)) <= high
+
+
+@pytest.mark.parametrize("hours", AGENDAS)
+def test_an_agenda_gives_each_notebook_its_time(hours, minutes):
+    short = [row for row in agenda(hours) if row[0] < least(row[1], minutes)]
+    assert not short
+
+
+@pytest.mark.parametrize("hours", AGENDAS)
+def test_an_agenda_ends_with_the_learners_own_model(hours):
+    *_, (taken, named), (_, last) = agenda(hours)
+    assert named == "45_your_own_model"
+    assert taken >= OWN_MODEL
+    assert last in ("", "99_reference_card")
+
+
+def test_workshop_and_notebook_say_the_same_minutes(minutes):
+    said = {name: int(MINUTES.search(text)[1]) for name, text in notes(WORKSHOP).items()}
+    assert said == minutes
+
+
+def test_the_readme_says_the_same_minutes(minutes):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d\d) \| \[(\w+)\].* (\d+) \|$", readme, re.MULTILINE)
+    said = {f"{number}_{name}": int(taken) for number, name, taken in rows}
+    assert said == {name: minutes[name] for name in said}
+    assert len(said) == sum(name[:2] not in ("00", "46", "99") for name in minutes)
 
 
 def test_a_section_that_leaves_out_a_field_is_named():

@@ -26,6 +26,12 @@ def test_each_command_has_a_target_that_hands_over_to_it(target):
     assert recipe(target) == f"@$(PYTHON) lab.py {target} $(ARGS)"
 
 
+def test_a_target_works_although_a_folder_has_its_name():
+    # `site` makes a folder `site`: without .PHONY the second `make site` would do nothing
+    phony = re.search(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)[1].split()
+    assert {*phony} == {"help", *TARGETS}
+
+
 def test_make_and_the_entry_describe_each_command_in_the_same_words():
     said = dict(re.findall(r"^([a-z]+): ## (.+)$", MAKEFILE, re.MULTILINE))
     del said["help"]
