@@ -149,15 +149,16 @@ def flipped(stats: Stats) -> Stats:
 
 
 def shifted(stats: Stats, func, args: tuple) -> Stats | None:
-    """The stats of a large floating tensor after ``+ - * /`` with a number, from those before.
+    """The stats of a large floating tensor after a function that keeps or turns its order.
 
-    Each of the four rounds every entry to the nearest number, so it keeps their order, and its
-    results for the two ends are the ends of the result. None where that does not tell all.
+    ``+ - * /`` with a number round every entry to the nearest, so that the results for the two
+    ends are the ends of the result. Those of ``exp``, ``log`` and their like may be one rounding
+    beside them. None where that does not tell all.
     """
-    if stats.size <= COUNTED or stats.bad or len(args) != 2:
+    if stats.size <= COUNTED or stats.bad or any(isinstance(one, Tensor) for one in args[1:]):
         return None
     ends = torch.tensor((stats.low, stats.high), dtype=args[0].dtype, device=args[0].device)
-    low, high = sorted(func(ends, args[1]).tolist())
+    low, high = sorted(func(ends, *args[1:]).tolist())
     if not (-math.inf < low < high < math.inf):
         return None
     return _within(stats.shape, stats.dtype, stats.size, low, high)

@@ -15,7 +15,9 @@ from labkit.probes.measure import COUNTED, flipped, glance, measure, respan, shi
 from labkit.probes.tape import Tape
 from labkit.probes.tools import tool_of
 
-_SHIFTS = {"neg", "add", "sub", "rsub", "mul", "div"}  # their results can be foretold
+_SHIFTS = {"neg", "add", "sub", "rsub", "mul", "div"}  # with a number, they keep the order
+_RISING = {"exp", "log", "log1p", "sqrt", "relu", "softplus", "sigmoid", "tanh"}  # so do these
+_FORETOLD = _SHIFTS | _RISING
 _ENGINE = _engine_run_backward.__code__
 
 
@@ -169,8 +171,8 @@ class Recorder(TorchDispatchMode):
             self.tape.behind[known.key] = event.index
 
     def _foretold(self, event, tool, func, args, kwargs):
-        """The stats of a result that need not be looked at: ``-x``, ``x + 1``."""
-        if tool.name not in _SHIFTS or len(event.inputs) != 1 or event.phase == "optimizer":
+        """The stats of a result that need not be looked at: ``-x``, ``x + 1``, ``log(x)``."""
+        if tool.name not in _FORETOLD or len(event.inputs) != 1 or event.phase == "optimizer":
             return None
         if kwargs or not isinstance(args[0], Tensor) or not args[0].is_floating_point():
             return None

@@ -150,6 +150,32 @@ def test_what_a_number_turns_is_foretold_exactly(turn, dtype, shift):
     assert repr(ops[-1].outputs[0]) == repr(measure(result))
 
 
+RISING = {
+    "exp": torch.exp,
+    "log": lambda x: torch.log(x.abs() + 0.5),
+    "log1p": lambda x: torch.log1p(x.abs()),
+    "sqrt": lambda x: x.abs().sqrt(),
+    "relu": torch.relu,
+    "softplus": torch.nn.functional.softplus,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
+
+
+@pytest.mark.parametrize("function", RISING)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shift", [0.0, 50.0, -500.0])
+def test_what_rises_is_foretold_to_one_rounding(function, dtype, shift):
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(COUNTED + 1, generator=generator) + shift).to(dtype)
+    want = measure(RISING[function](x))
+    ops = [op for op in trace(lambda: RISING[function](x)).ops if op.phase == "forward"]
+    found = ops[-1].outputs[0]
+    assert (found.word, found.bad, found.counted) == (want.word, want.bad, want.counted)
+    rounding = torch.finfo(dtype).eps
+    assert (found.low, found.high) == pytest.approx((want.low, want.high), rel=2 * rounding)
+
+
 def test_the_gradient_of_what_is_subtracted_has_the_other_sign():
     a = torch.linspace(-1.0, 2.0, 50).requires_grad_(True)
     b = torch.linspace(0.0, 1.0, 50).requires_grad_(True)
