@@ -12,11 +12,11 @@ from labkit.probes.words import birth_words
 
 def blame(session) -> Finding | None:
     """The earliest harm and the event that began it; None if no bad value did harm."""
-    harm = sinks(session)
+    walk = Walk(session.tape.events)
+    harm = [sink for sink in sinks(session) if sink.what != "built" or not walk.written(sink.event)]
     if not harm:
         return None
     first = min(harm, key=lambda sink: sink.at)
-    walk = Walk(session.tape.events)
     root, path = walk.back(session.tape.events[first.event])
     for sink in harm:
         walk.mark(session.tape.events[sink.event])
@@ -87,6 +87,10 @@ class Walk:
             path.append(event)
             event = came[event.index]
         return root, path
+
+    def written(self, source: int) -> bool:
+        """Were a leaf's infinities written down (a forbidden transition), not computed?"""
+        return all(self.meant(self.events[parent]) for parent in self.events[source].parents)
 
     def mark(self, start: Event) -> None:
         """Everything on a way from a birth to this harm is harmful."""

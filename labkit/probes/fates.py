@@ -3,6 +3,7 @@
 import torch
 
 from labkit.probes.harm import scaled_steps
+from labkit.probes.misplaced import misplaced
 from labkit.probes.report import Fate
 
 
@@ -15,12 +16,13 @@ def fates(session) -> tuple[list[Fate], dict[str, int]]:
 
 def reported(session) -> dict:
     """Names and tensors: the models' parameters, or every trainable leaf that was used."""
-    tape = session.tape
+    tape, misled = session.tape, misplaced(session)
     found = {}
     for prefix, root in tape.roots:
         if not session.models or root in session.models:
             for name, leaf in root.named_parameters(prefix=prefix):
-                if leaf.requires_grad or _was_trainable(session, leaf):
+                wanted = leaf.requires_grad or id(leaf) in misled
+                if wanted or _was_trainable(session, leaf):
                     found[name] = leaf
     known = {id(leaf) for leaf in found.values()}
     for index in tape.leaves.values():

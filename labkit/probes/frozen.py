@@ -1,5 +1,7 @@
 """Alive gradients that move nothing, and gradients that were undone before the update."""
 
+from collections import defaultdict
+
 from labkit.probes.blame import Walk
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
@@ -77,10 +79,13 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
 
 def undone(session, flow: Flow) -> Finding | None:
     """A gradient arrived, and was gone or zero when the optimizer came."""
-    found = None
+    found, before, mine = None, {}, defaultdict(list)
+    for arrival in session.gradients.arrivals:
+        mine[id(arrival.leaf)].append(arrival)
     for move in session.training.moves:
-        arrival = flow.latest.get((move.step, id(move.leaf)))
-        if arrival is None or not arrival.stats.large > 0 or arrival.event > move.event:
+        arrival = _waiting(mine[id(move.leaf)], before.get(id(move.leaf), -1), move.began)
+        before[id(move.leaf)] = move.event
+        if arrival is None or not arrival.stats.large > 0:
             continue
         if move.gradient is None:
             finding = _dropped(session, move, arrival)
@@ -90,6 +95,11 @@ def undone(session, flow: Flow) -> Finding | None:
         if finding is not None:
             found.leaves.add(id(move.leaf))
     return found
+
+
+def _waiting(arrivals: list, since: int, until: int):
+    """The last gradient that came to a leaf after its last update and before this one."""
+    return next((a for a in reversed(arrivals) if since <= a.event <= until), None)
 
 
 def betrayed(session, flow: Flow) -> Finding | None:

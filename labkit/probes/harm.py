@@ -14,7 +14,7 @@ class Sink:
     at: int  # number of events when the harm was done
     event: int  # the event that wrote the bad value
     stats: Stats
-    what: str  # loss, gradient, parameter, buffer, state
+    what: str  # loss, gradient, parameter, buffer, state; built: bad when it was made
     leaf: int | None = None  # id of the parameter
 
 
@@ -72,10 +72,31 @@ def _parameters(session) -> list[Sink]:
     found, leaves = [], session.tape.leaves
     for event in session.tape.events:
         if event.mutates and event.bad:
-            for leaf in event.mutates:
-                bad = next((s for s in event.outputs if s.bad), None)
-                if leaf in leaves:
-                    found.append(Sink(event.index, event.index, bad, "parameter", leaf))
+            for slot, (leaf, stats) in enumerate(zip(event.mutates, event.outputs, strict=False)):
+                if leaf in leaves and stats.bad and not _kept(event, slot):
+                    found.append(Sink(event.index, event.index, stats, "parameter", leaf))
+    return found + _built(session)
+
+
+def _kept(event, slot: int) -> bool:
+    """Did an update only leave the infinities where they were (a forbidden transition)?"""
+    if len(event.inputs) < len(event.mutates) or event.outputs[slot].nan:
+        return False
+    before, after = event.inputs[slot], event.outputs[slot]
+    rest = event.inputs[len(event.mutates) :]
+    same = (before.pos_inf, before.neg_inf) == (after.pos_inf, after.neg_inf) and not before.nan
+    return same and not any(stats.bad for stats in rest)
+
+
+def _built(session) -> list[Sink]:
+    """Trainable leaves that the traced code computed, and that were bad from the start."""
+    events, found = session.tape.events, []
+    for index in session.tape.leaves.values():
+        source = events[index]
+        bad = next((stats for stats in source.outputs if stats.bad), None)
+        made = [events[parent] for parent in source.parents]
+        if bad and any(maker.bad and maker.phase == "forward" for maker in made):
+            found.append(Sink(source.index, source.index, bad, "built", id(source.leaf)))
     return found
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
+from labkit.probes.misplaced import misplaced, still_frozen
 from labkit.probes.report import Fate
 from labkit.probes.verdict import Verdict
 
@@ -20,11 +21,14 @@ _READS = {"embedding", "index", "gather", "index_select", "take", "masked_select
 
 def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow) -> Finding | None:
     """The first cut between a parameter that should be trained and the loss."""
-    trained = trainees(session, leaves)
+    trained, misled = trainees(session, leaves), misplaced(session)
     found: list[Finding] = _switched_off(session, flow, parameters, leaves)
     for place, fate in enumerate(parameters):
         leaf = leaves[fate.name]
         if fate.word != "none" or any(leaf in finding.leaves for finding in found):
+            continue
+        if leaf in misled:
+            found.append(still_frozen(flow, leaf))
             continue
         if session.ends and leaf in session.ends[-1].frozen:
             parameters[place] = replace(fate, excused="frozen on purpose")
@@ -98,7 +102,10 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return finding, ""
     if inside - set(flow.all_sources[leaf]):
         return None, "no backward ran from a loss that it enters"
-    cuts = sorted(i for i in flow.below(leaf) if flow.events[i].cut)
+    below = flow.below(leaf)
+    cuts = sorted(i for i in below if flow.events[i].cut)
+    if cuts and _inference(session, flow, below):
+        return None, "no backward ran, and none could"
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
     return None, "the loss does not depend on it"

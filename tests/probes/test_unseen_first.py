@@ -262,3 +262,96 @@ def test_a_dropout_of_a_half_and_a_mask_of_zeros_are_silent():
     both = [model, other]
     report = trace(lambda: (model(x) * nothing + other(x)).square().mean(), both)
     assert report.verdict == "healthy"
+
+
+# -- the fifth set ------------------------------------------------------------------------------
+
+
+def test_gradients_that_the_next_step_throws_away_are_a_cut():
+    model, x = small()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+
+    def step():
+        optimizer.zero_grad()
+        optimizer.step()
+        (model(x) - 1).square().mean().backward()
+
+    report = trace(step, model, optimizer, 3)
+    assert (report.verdict, report.culprit.op) == ("severed", "zero_grad")
+    assert len(report.harmed) == 2
+
+
+def test_a_closure_that_an_optimizer_calls_itself_throws_nothing_away():
+    model, x = small()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+
+    def closure():
+        optimizer.zero_grad(set_to_none=False)
+        loss = (model(x) - 1).square().mean()
+        loss.backward()
+        return loss
+
+    def step():
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step(closure)
+
+    assert trace(step, model, optimizer, 2).verdict == "healthy"
+
+
+def test_an_evaluation_that_returns_a_number_is_no_cut():
+    model, x = small()
+
+    @torch.no_grad()
+    def evaluation():
+        return float(model(x).mean())
+
+    assert trace(evaluation, model).verdict == "healthy"
+    assert trace(evaluation, model, torch.optim.SGD(model.parameters(), 0.1)).verdict == "severed"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_a_forbidden_transition_in_a_parameter_may_stay_infinite(kind):
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.move = nn.Parameter(torch.randn(3, 3).masked_fill(torch.eye(3).bool(), -torch.inf))
+    optimizer = kind(model.parameters(), 0.1)
+
+    def step():
+        optimizer.zero_grad()
+        alpha = torch.zeros(3)
+        for _ in range(4):
+            alpha = torch.logsumexp(alpha[:, None] + model.move, 0)
+        torch.logsumexp(alpha, 0).backward()
+        optimizer.step()
+
+    assert trace(step, model, optimizer, 2).verdict == "healthy"
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_a_parameter_that_was_computed_to_be_infinite_is_born_where_it_was_built(start):
+    with trace() as tracing:
+        raw = nn.Parameter(torch.log(torch.full((2,), start)))
+        model = nn.ParameterList([raw])
+        tracing.watch(model)
+        (raw.exp() + 1).sum().backward()
+    report = tracing.report
+    assert report.verdict == ("inf" if start == 0 else "healthy")
+    if start == 0:
+        assert (report.culprit.op, report.harmed[0].word) == ("log", "inf")
+
+
+def test_a_flag_that_was_set_on_a_module_is_named():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 1))
+    model[:2].requires_grad_(False)
+    model[1].requires_grad = True
+    optimizer, x = torch.optim.SGD(model.parameters(), 0.1), torch.rand(5, 4)
+    report = trace(lambda: (model(x) - 1).square().mean(), model, optimizer, 2)
+    assert (report.verdict, report.culprit.op) == ("severed", "requires_grad")
+    assert [fate.name for fate in report.harmed] == ["1.weight", "1.bias"]
+    assert "call requires_grad_()" in report.culprit.remark
+    model.requires_grad, model[1].requires_grad = True, False
+    assert trace(lambda: (model(x) - 1).square().mean(), model, optimizer, 2).verdict == "healthy"
+    model[1].requires_grad_(True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    assert trace(lambda: (model(x) - 1).square().mean(), model, optimizer, 2).verdict == "healthy"

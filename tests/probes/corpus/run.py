@@ -25,6 +25,9 @@ from tests.probes.corpus import (
     optimizer,
     severed,
     unseen,
+    unseen_again,
+    unseen_again_controls,
+    unseen_again_training,
     unseen_controls,
     unseen_dead,
     unseen_layers,
@@ -60,6 +63,11 @@ UNSEEN: tuple[Case, ...] = tuple(
         unseen_numbers,
         unseen_quiet,
     )
+    for case in room.corpus.cases
+)
+UNSEEN_AGAIN: tuple[Case, ...] = tuple(
+    case
+    for room in (unseen_again, unseen_again_training, unseen_again_controls)
     for case in room.corpus.cases
 )
 
