@@ -13,7 +13,7 @@ class Row:
 
     form: str
     verdict: str
-    alive: str  # "12 of 12" parameters whose gradient is well
+    alive: str  # "6 of 12, 6 harmed": what the badge counts, `Report.tally`
     digits: str  # agreement with float64 at the broken setting
     healthy: str  # does the healthy run keep its value?
     cost: str  # tensor operations added to a healthy step
@@ -62,12 +62,11 @@ def _row(failure, name: str, repair: Callable | None, plain: Reading) -> Row:
     form = {} if repair else {failure.FORM_KNOB: name}
     broken = failure.run(replace(failure.CASES["broken"], **form), repair=repair)
     healthy = failure.run(replace(failure.CASES["healthy"], **form), repair=repair)
-    total = len(broken.report.parameters)
     extra = len(healthy.report.ops) - len(plain.report.ops)
     return Row(
         form=name,
         verdict=str(broken.verdict),
-        alive=f"{total - len(broken.report.harmed)} of {total}",
+        alive=", ".join(broken.report.tally),
         digits=_digits(broken.value, broken.reference),
         healthy="unchanged" if healthy.value == plain.value else _change(healthy, plain),
         cost=f"{extra:+d} ops" if extra else "none",

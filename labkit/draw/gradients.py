@@ -98,7 +98,7 @@ def _special(name: str, n: int, size: int, middle: float) -> Iterator[Item]:
 
 def _rest(fates: tuple[Fate, ...], middle: float) -> Iterator[Item]:
     if fates:
-        sick = sum(fate.word != "ok" for fate in fates)
+        sick = sum(fate.word != "ok" and not fate.excused for fate in fates)
         state = f"{sick} of them sick" if sick else "all well"
         yield Words(NAME, middle, f"and {len(fates)} more parameters, {state}", "muted")
 

@@ -8,12 +8,13 @@ from labkit.draw.health import gravest
 from labkit.draw.plan import CELL, plan
 from labkit.draw.scene import SIZE, SMALL, Box, Item, Scene, Words, line, shortened
 from labkit.draw.theme import STATES
+from labkit.probes.report import Fate
 
 FRAME, GAP = 104.0, 10.0  # width of a frame, space between frames
 PER_ROW = 10
 TITLE, VALUE, GRAPH, FILM = 8.0, 32.0, 48.0, 132.0  # heights: the last is that of the graph
 LAMP = 6.0  # size of a parameter's lamp
-HEIGHT = GRAPH + FILM + 60
+HEIGHT = GRAPH + FILM + 73
 
 
 def strip_scene(readings: Sequence[Reading], knob: str) -> Scene:
@@ -42,7 +43,7 @@ def strip_scene(readings: Sequence[Reading], knob: str) -> Scene:
 def strip_words(readings: Sequence[Reading], knob: str) -> str:
     """The strip in words, one line for each frame."""
     lines = (
-        f"{knob} {_value(reading, knob)}: {reading.verdict}, {_alive(reading)}"
+        f"{knob} {_value(reading, knob)}: {', '.join([str(reading.verdict), *_alive(reading)])}"
         for reading in readings
     )
     return "\n".join(lines)
@@ -58,7 +59,10 @@ def _frame(reading: Reading, knob: str) -> Iterator[Item]:
     yield from _lamps(reading, GRAPH + FILM + 8)
     yield Box(0, foot, FRAME, 18, verdict, 3)
     yield Words(middle, foot + 9, f"{state.mark} {verdict}", f"on {verdict}", "middle")
-    yield Words(middle, foot + 27, _alive(reading), "muted", "middle", SMALL)
+    alive, *aside = _alive(reading)
+    yield Words(middle, foot + 27, alive, "muted", "middle", SMALL)
+    if aside:
+        yield Words(middle, foot + 40, ", ".join(aside), "muted", "middle", SMALL)
 
 
 def _film(reading: Reading) -> Iterator[Item]:
@@ -86,13 +90,20 @@ def _lamps(reading: Reading, y: float) -> Iterator[Item]:
         return
     left = (FRAME - len(fates) * (size + 1) + 1) / 2
     for i, fate in enumerate(fates):
-        well = fate.excused or fate.word not in STATES or fate.word == "ok"
-        yield Box(left + i * (size + 1), y, size, LAMP, "mark ok" if well else fate.word)
+        yield Box(left + i * (size + 1), y, size, LAMP, _lamp(fate))
 
 
-def _alive(reading: Reading) -> str:
-    fates = reading.report.parameters
-    return f"{len(fates) - len(reading.report.harmed)} of {len(fates)} alive"
+def _lamp(fate: Fate) -> str:
+    """Grey where nothing is expected: no gradient is alive there, and nobody is harmed."""
+    if fate.word == "ok" or fate.word not in STATES:
+        return "mark ok"
+    return "mark data" if fate.excused else fate.word
+
+
+def _alive(reading: Reading) -> list[str]:
+    """As the badge counts: gradients alive, then who is excused and who is harmed."""
+    alive, *aside = reading.report.tally
+    return [f"{alive} alive", *aside]
 
 
 def _value(reading: Reading, knob: str) -> str:

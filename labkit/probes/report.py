@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from labkit.probes.stats import Histogram, Stats
 from labkit.probes.verdict import Verdict
 
+ALIVE = ("ok", "wrong", "vanishing", "exploding", "not updated")  # a gradient came: finite, not 0
+
 
 @dataclass(frozen=True, slots=True)
 class Op:
@@ -125,6 +127,23 @@ class Report:
         return tuple(fate for fate in self.parameters if fate.word != "ok" and not fate.excused)
 
     @property
+    def alive(self) -> tuple[Fate, ...]:
+        """Parameters with a gradient that is finite and not all zero, be it right or wrong."""
+        return tuple(
+            fate
+            for fate in self.parameters
+            if fate.word == "ok" or (fate.word in ALIVE and not fate.excused)
+        )
+
+    @property
+    def tally(self) -> tuple[str, ...]:
+        """How many gradients are alive, then who is excused and who is harmed, if anybody."""
+        excused = sum(fate.word != "ok" and bool(fate.excused) for fate in self.parameters)
+        parts = {"excused": excused, "harmed": len(self.harmed)}
+        alive = f"{len(self.alive)} of {len(self.parameters)}"
+        return (alive, *(f"{n} {word}" for word, n in parts.items() if n))
+
+    @property
     def topology(self) -> int:
         """Equal for two traces with the same ops, groups and edges: one layout serves both."""
         return hash(tuple((op.phase, op.name, op.group, op.parents, op.cut) for op in self.ops))
@@ -149,10 +168,8 @@ class Report:
     def __str__(self) -> str:
         total = len(self.parameters)
         if self.culprit is None:
-            alive = sum(fate.word == "ok" for fate in self.parameters)
-            excused = total - alive - len(self.harmed)
-            aside = f", {excused} excused" if excused else ""
-            return f"{self.verdict}: {alive} of {total} gradients alive{aside}"
+            alive, *aside = self.tally
+            return ", ".join([f"{self.verdict}: {alive} gradients alive", *aside])
         harm = f"; harms {len(self.harmed)} of {total} parameters" if total else ""
         return f"{self.verdict}: {self.culprit}{harm}"
 

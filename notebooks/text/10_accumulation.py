@@ -177,7 +177,7 @@ answer(bench)
 
 # %% [markdown]
 # ## Compare
-# Every form at the broken setting, 8 cells in float32. *Gradients alive* counts those that agree with float64.
+# Every form at the broken setting, 8 cells in float32. *Gradients alive* counts those that are finite and not zero; *harmed* are those that do not agree with float64.
 # Below the table: the guide's own case, what waiting for one backward costs, a counter, and a weight.
 
 # %%

@@ -168,13 +168,14 @@ answer(bench)
 
 # %% [markdown]
 # ## Compare
-# Every form where the encoder learns and the decoder is frozen.
+# Every form where the encoder learns and the decoder is frozen. *Excused* are the frozen parameters: nobody expects a gradient there.
 # Below the table: what goes on under `no_grad`, by mode, in 20 passes of the real latent states:
 # the length of a BatchNorm's running mean, and the share of entries that Dropout sets to zero.
 
 # %%
 print(compare(bench, yours=no_grad.FORMS["frozen"]), "\n")
-print(no_grad.live_parts())
+for mode, (mean, dropped) in no_grad.live_parts().items():
+    print(f"{mode:8} running mean of length {mean:g}, {dropped:.0%} of the entries dropped")
 
 # %% [markdown]
 # *plain* does nothing about freezing. Its gradients are right, but those of the decoder are computed for nobody.

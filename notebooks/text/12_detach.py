@@ -166,7 +166,7 @@ answer(bench)
 
 # %% [markdown]
 # ## Compare
-# Every form on the same step. *Gradients alive* counts those that agree with float64.
+# Every form on the same step. *Gradients alive* counts those that are finite and not zero; *harmed* are those that do not agree with float64.
 # Below: what autograd says about a common shift of the log-variance, and what the loss really does.
 
 # %%

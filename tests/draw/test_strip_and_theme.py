@@ -1,5 +1,7 @@
 """The film strip, the words for an op, and colours that everybody can tell apart and read."""
 
+from dataclasses import replace
+
 import made
 import pytest
 
@@ -18,7 +20,7 @@ GRAPHIC = 3.0  # contrast of a graphical object with the page (WCAG 2.2, 1.4.11)
 
 def test_a_strip_tells_every_frame_in_words():
     scene = strip_scene(READINGS, "shift")
-    assert scene.alt == "shift 0: healthy, 1 of 1 alive\nshift 60: nan, 1 of 3 alive"
+    assert scene.alt == "shift 0: healthy, 1 of 1 alive\nshift 60: nan, 1 of 3 alive, 2 harmed"
     said = [item.text for item in scene.items if isinstance(item, Words)]
     assert {"shift in nats", "0", "60", "✓ healthy", "✕ nan"} <= set(said)
 
@@ -26,6 +28,17 @@ def test_a_strip_tells_every_frame_in_words():
 def test_a_strip_of_choices_shows_the_choices():
     readings = (made.reading(guard="none"), made.reading(made.broken(), guard="clamp"))
     assert strip_scene(readings, "guard").alt.startswith("guard none: healthy")
+
+
+def test_badge_and_strip_count_alike():
+    fates = made.report(fates=("ok", "wrong", "none", "zero")).parameters
+    excused = (*fates[:3], replace(fates[3], excused="its terms cancel"))
+    report = replace(made.report(), parameters=excused)
+    assert report.tally == ("2 of 4", "1 excused", "2 harmed")
+    assert str(report).startswith("healthy: 2 of 4 gradients alive, 1 excused")
+    items = strip_scene([made.reading(report)], "shift").items
+    said = [i.text for i in items if isinstance(i, Words)]
+    assert {"2 of 4 alive", "1 excused, 2 harmed"} <= set(said)
 
 
 def test_a_long_strip_goes_on_in_the_next_row():

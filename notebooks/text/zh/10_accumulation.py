@@ -120,9 +120,9 @@
 # `torch.stack` 保留每一个计算图。然后只归约一次：不是先求和再相除，而是直接求均值。
 # </details>
 
-# %% [markdown] of="b5fcf09f"
+# %% [markdown] of="a8d3d4ed"
 # ## 比较
-# 每种写法在损坏设置下的表现，8 个细胞，float32。*Gradients alive* 统计与 float64 一致的梯度。
+# 每种写法在损坏设置下的表现，8 个细胞，float32。*Gradients alive* 统计有限且不为零的梯度；*harmed* 是与 float64 不一致的梯度。
 # 表格下方：指南自己的例子，等待一次 backward 的代价，一个计数器，和一个权重。
 
 # %% [markdown] of="39dae756"
