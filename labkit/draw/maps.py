@@ -1,7 +1,7 @@
 """The failure map: two knobs, and what becomes of a step at every setting of both.
 
 Columns are values of the first knob, rows of the second. Colour, mark and the word below say the
-verdict; a dark line stands where it changes, between two columns in its true proportion.
+verdict; a dark line stands where it changes, at its true place on the axis. Marks make way for it.
 """
 
 from bisect import bisect_right
@@ -17,7 +17,8 @@ from labkit.maps import FailureMap, Row, place
 from labkit.probes.verdict import Verdict
 
 CELL, ROW = 44.0, 24.0  # size of a cell
-KEPT = 10.0  # on both sides of a column's middle: stands for the column's own value
+ASIDE = 8.0  # from a line to the middle of the nearest mark
+LEAST = 12.0  # width of a run that has room for its mark between two lines
 TITLE, TOP = 8.0, 24.0  # heights: the name of y, the first row
 RING = 21.0  # size of the ring around the present setting
 NARROWEST = 420.0
@@ -36,11 +37,10 @@ class Grid:
         self.bottom = TOP + ROW * len(chart.ys)
 
     def x(self, value: Any) -> float:
-        """Middle of a column; what lies between two of them stands between their marks."""
+        """Middle of a column; what lies between two of them stands in its true proportion."""
         knob, xs = self.chart.x, [place(self.chart.x, x) for x in self.chart.xs]
         index, share = _between(xs, place(knob, value))
-        aside = KEPT + share * (CELL - 2 * KEPT) if share else 0.0
-        return self.left + CELL * (index + 0.5) + aside
+        return self.left + CELL * (index + 0.5 + share)
 
     def y(self, row: float) -> float:
         """Middle of a row; a place between two rows if the row is not whole."""
@@ -142,8 +142,18 @@ def _rows(grid: Grid) -> Iterator[Item]:
         for x in starts[1:-1]:
             yield line("born", (x, y - ROW / 2 + 1), (x, y + ROW / 2 - 1))
         for column, value in enumerate(chart.xs):
-            word = chart.verdict(column, row)
-            yield Words(grid.x(value), y, STATES[word].mark, f"on {word}", "middle")
+            word, x = chart.verdict(column, row), _beside(grid.x(value), starts)
+            if x is not None:
+                yield Words(x, y, STATES[word].mark, f"on {word}", "middle")
+
+
+def _beside(x: float, starts: list[float]) -> float | None:
+    """Where the mark of a column stands, aside from lines; None where its run has no room."""
+    run = min(max(bisect_right(starts, x) - 1, 0), len(starts) - 2)
+    left, right = starts[run], starts[run + 1]
+    if right - left < 2 * ASIDE:
+        return (left + right) / 2 if right - left >= LEAST else None
+    return min(max(x, left + ASIDE), right - ASIDE)
 
 
 def _axis(grid: Grid) -> Iterator[Item]:

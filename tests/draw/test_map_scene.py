@@ -1,12 +1,12 @@
 """The picture of a failure map: every verdict with its mark, changes in their place, the ring."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from labkit.bench import choice, dial, knobs_of
 from labkit.draw import draw_map
-from labkit.draw.maps import CELL, Grid, map_scene, other_than, spots
+from labkit.draw.maps import ASIDE, CELL, Grid, map_scene, other_than, spots
 from labkit.draw.scene import Box, Curve, Words
 from labkit.draw.svg import svg
 from labkit.draw.theme import STATES
@@ -61,10 +61,27 @@ def test_a_change_is_drawn_where_it_is():
     scene = map_scene(chart())
     lines = [i.path[0][1] for i in scene.items if isinstance(i, Curve) and i.role == "born"]
     assert lines == [grid.border(10.5), grid.border(20.0), grid.border(40.0)]
-    assert lines[0] == pytest.approx((grid.x(0.0) + grid.x(20.0)) / 2, abs=1.0)  # 10.25 of 20
-    assert grid.x(20.0) - CELL / 2 < lines[1] < grid.x(20.0) - 9  # before the mark, not on it
+    assert lines[0] == pytest.approx(grid.x(0.0) + CELL * 10.25 / 20)
+    assert lines[1] == pytest.approx(grid.x(0.0) + CELL * 19.75 / 20)
     colours = [i for i in scene.items if isinstance(i, Box) and i.role in ("healthy", "inf")]
     assert colours[0].x + colours[0].width == lines[0] == colours[1].x
+
+
+def test_a_mark_makes_way_for_a_line_and_keeps_its_colour():
+    scene, grid = map_scene(chart()), Grid(chart())
+    marks = [i for i in scene.items if isinstance(i, Words) and i.y in (grid.y(0), grid.y(1))]
+    placed = {(i.y, i.text): i.x for i in marks if i.anchor == "middle"}
+    nan, dead = placed[grid.y(0), STATES["nan"].mark], placed[grid.y(1), STATES["dead"].mark]
+    assert nan == grid.x(40.0), "the last of them, far from any line"
+    assert dead == grid.border(40.0) + ASIDE
+    assert next(i.x for i in marks if i.text == STATES["nan"].mark) == grid.border(20.0) + ASIDE
+
+
+def test_a_run_without_room_has_no_mark():
+    it = replace(chart(), rows=(((0.0, "healthy"), (19.5, "inf"), (20.5, "nan")),) * 2)
+    said = [i.text for i in map_scene(it).items if isinstance(i, Words)]
+    assert STATES["inf"].mark not in said
+    assert f"{STATES['inf'].mark} inf" in said, "the legend has it"
 
 
 def test_numbers_grow_upwards_and_options_are_read_downwards():
