@@ -127,28 +127,29 @@ class _Plan(NamedTuple):
         return w.sum(1) if self.plain else w @ b.weight  # sum rounds less where terms are alike
 
 
-def _middle(p: Tensor) -> tuple[Tensor, Tensor]:
-    """A few columns of `p`, and a point among them that the far ones do not move."""
-    few = p[:, :: p.shape[1] // 32 + 1]
-    return few, few.median(1, keepdim=True).values
+def _middle(p: Tensor) -> Tensor:
+    """A point among the columns of `p` that a few far ones do not move."""
+    return p[:, :: p.shape[1] // 32 + 1].median(1, keepdim=True).values
 
 
 def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
     """The sum over all pairs of columns of p and q; where q is p, of a column with later ones."""
-    (_, centre), unit = _middle(p), _unit(p, q)
+    centre, unit = _middle(p), _unit(p, q)
     a = _Side.of(p, wp, to_p, centre, unit)
     b = a if q is p else _Side.of(q, wq, to_q, centre, unit)
     tile = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
     plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, tile, tiling)
     blocks, total = b.cut(tiling.block), 0.0
     for i, block in enumerate(a.cut(tiling.block)):
-        first, (few, own) = i if plan.same else 0, _middle(block.points)
-        if not (own - centre).square().sum() > 4 * (few - own).square().sum(0).median():
+        first, own = i if plan.same else 0, _middle(block.points)
+        spread = (block.points - own).square().sum(0).median()
+        if not (own - centre).square().sum() > 4 * spread:
             total += _strip(block, blocks[first:], plan)
             continue
         # a cluster far from the rest: seen from the centre, all of its own pairs would be near
-        here, others = (_Side.of(*side[:3], own, unit) for side in (block, b))
-        total += _strip(here, others.cut(tiling.block)[first:], plan) + _close(unit, here, others)
+        rest = (None if t is None else t[..., first * tiling.block :] for t in b[:3])
+        here, others = (_Side.of(*side, own, unit) for side in (block[:3], rest))
+        total += _strip(here, others.cut(tiling.block), plan) + _close(unit, here, others)
     return total + _close(unit, *((a,) if plan.same else (a, b)))
 
 
@@ -175,8 +176,8 @@ def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
         torch.mm(left, b.rows, out=w)
         if diagonal:
             w.fill_diagonal_(inf)
-        if w.amin().item() < largest:
-            near = _near(w, limit)
+        near = _near(w, limit) if w.amin().item() < largest else None
+        if near is not None:
             if near[0].shape[0] > plan.tiling.dense * w.numel() and w.dtype == torch.float32:
                 total += _in_double(a, b, diagonal, plan.tiling)
                 continue
@@ -206,9 +207,11 @@ def _limit(square: Tensor, tiling: Tiling) -> Tensor:
     return share * (square + torch.finfo(square.dtype).tiny * tiling.floor**2)
 
 
-def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the near pairs."""
+def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Rows and columns of the near pairs, if any."""
     rows = (w.amin(1) < limit).nonzero()[:, 0]
+    if not rows.shape[0]:
+        return None
     i, j = (w[rows] < limit[rows, None]).nonzero(as_tuple=True)
     return rows[i], j
 
