@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from labkit.probes.raised import explained
 from labkit.probes.report import Report
+from labkit.probes.returned import bad_numbers, loss_of
 from labkit.probes.session import Tracing
 
 
@@ -22,11 +22,12 @@ def trace(
 ) -> Report | Tracing:
     """Trace training steps, or (without `step`) a ``with`` block.
 
-    The rule for `step`: it may run a whole training step itself, or only compute the loss and
-    return it. If it returns a tensor that requires grad and ran no backward, the tracer runs
-    ``loss.backward()``; then, if `optimizers` are given and none of them stepped, it also runs
-    ``zero_grad`` before and ``step`` after. Without optimizers the gradients that the tracer's
-    own backward made are taken away again and every ``.grad`` is as it was before.
+    The rule for `step`: it may run a whole training step itself and return what it likes, or
+    only compute the loss and return it: alone, in a tuple or in a dict (see `loss_of`). If it
+    ran no backward, the tracer runs ``loss.backward()``; then, if `optimizers` are given and
+    none of them stepped, it also runs ``zero_grad`` before and ``step`` after. Without
+    optimizers the gradients that the tracer's own backward made are taken away again and every
+    ``.grad`` is as it was before.
 
     Args:
         step: called `steps` times without arguments.
@@ -96,15 +97,17 @@ def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
     calls, training = tracing.calls, tracing.training
     given = list(training.optimizers.values()) if tracing.given else []
     before = calls.backwards, len(training.stepped)
-    loss = _loss(step())
+    value = step()
     tracing.driven |= before != (calls.backwards, len(training.stepped))
-    if loss is None or tracing.driven:
+    loss = None if tracing.driven else loss_of(value, tracing.tape)
+    if loss is None:
         return
+    _look_at_the_rest(tracing, value, loss)
     if not loss.requires_grad:
         calls.returned(loss)
         return
     kept = tracing.set_aside()
-    (loss if loss.dim() == 0 else loss.sum()).backward()
+    loss.backward()
     if given and loss.isfinite().all():
         for optimizer in given:
             optimizer.step()
@@ -113,11 +116,8 @@ def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
         tracing.put_back(kept)
 
 
-def _loss(value: Any) -> Tensor | None:
-    if isinstance(value, dict):
-        value = value.get("loss")
-    elif not isinstance(value, torch.Tensor):
-        value = getattr(value, "loss", value)
-    if isinstance(value, list | tuple) and value:
-        value = value[0]
-    return value if isinstance(value, torch.Tensor) else None
+def _look_at_the_rest(tracing: Tracing, value: Any, loss: torch.Tensor) -> None:
+    """A number with a graph that is returned beside the loss: not finite, it does harm too."""
+    for number in bad_numbers(value, tracing.tape):
+        if number is not loss:
+            tracing.calls.returned(number)
