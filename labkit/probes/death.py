@@ -1,6 +1,7 @@
 """A gradient that is exactly zero: the node where it died, unless it had to."""
 
 from labkit.probes.cancelled import cancelled
+from labkit.probes.chosen import unchosen
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
@@ -109,6 +110,8 @@ def _excuse(session, flow: Flow, node: Event) -> str:
     forward = flow.events[node.forward]
     if forward.index in session.calls.emptied:
         return ""
+    if reason := unchosen(flow.events, node):
+        return reason
     losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
         return "the loss is zero already"

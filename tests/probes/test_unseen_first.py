@@ -355,3 +355,38 @@ def test_a_flag_that_was_set_on_a_module_is_named():
     model[1].requires_grad_(True)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     assert trace(lambda: (model(x) - 1).square().mean(), model, optimizer, 2).verdict == "healthy"
+
+
+# -- what was not chosen ------------------------------------------------------------------------
+
+
+def test_an_expert_that_was_never_chosen_is_no_death():
+    torch.manual_seed(0)
+    gate, experts = nn.Linear(4, 3), nn.ModuleList([nn.Linear(4, 2) for _ in range(3)])
+    with torch.no_grad():
+        gate.bias.copy_(torch.tensor([9.0, 0.0, -9.0]))
+    model, x = nn.ModuleList([gate, experts]), torch.rand(6, 4)
+
+    def step():
+        weight, best = gate(x).softmax(1).max(1, keepdim=True)
+        out = torch.stack([expert(x) for expert in experts], 1)
+        out = out.gather(1, best[..., None].expand(-1, -1, 2))[:, 0] * weight
+        return (out - 1).square().mean()
+
+    report = trace(step, model)
+    assert report.verdict == "healthy"
+    reasons = {fate.name: fate.excused for fate in report.parameters}
+    assert "chosen" in reasons["1.1.weight"]
+
+
+def test_a_branch_that_no_row_took_is_no_death_but_a_bound_that_all_rows_hit_is_one():
+    a, x = small()
+    b, _ = small(9.0)
+    both = nn.ModuleList([a, b])
+    report = trace(lambda: torch.where(x[:, :3] > 2, a(x), b(x)).square().mean(), both)
+    assert report.verdict == "healthy"
+    report = trace(lambda: torch.cat([a(x), b(x)], 1).clamp(-2, 2).square().mean(), both)
+    assert report.verdict == "dead"
+    assert [fate.name for fate in report.harmed] == ["1.weight", "1.bias"]
+    report = trace(lambda: torch.maximum(-b(x), torch.zeros(6, 3)).sum() + a(x).sum(), both)
+    assert (report.verdict, report.culprit.op) == ("dead", "MaximumBackward0")
