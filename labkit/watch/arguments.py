@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.watch.course import plain
+from labkit.watch.holdings import owned
 from labkit.watch.randomness import is_generator
 
 CHOICES = ("raise", "skip", "rollback")
@@ -50,8 +51,8 @@ def compiled(models: Any, step: Any) -> bool:
     )
 
 
-def optimizers(given: Any) -> list:
-    """Optimizers: at least one."""
+def optimizers(given: Any, models: list[nn.Module]) -> list:
+    """Optimizers: at least one, and one at least of these models."""
     found = several(given)
     if not found:
         raise ValueError("optimizers: expected at least one; got none")
@@ -60,6 +61,13 @@ def optimizers(given: Any) -> list:
             raise TypeError(
                 f"optimizers: expected torch.optim optimizers; got {type(optimizer).__name__}"
             )
+    ours = {id(p) for model in models for p in model.parameters()}
+    if ours and not any(id(p) in ours for optimizer in found for p in owned(optimizer)):
+        kinds = ", ".join(type(optimizer).__name__ for optimizer in found)
+        raise ValueError(
+            f"optimizers: expected one that holds parameters of this model; {kinds} holds none of "
+            "them. Build it from model.parameters(), after the model is built, copied or moved."
+        )
     return found
 
 

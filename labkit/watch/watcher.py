@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from labkit.probes.harm import SKIPS as PATIENCE
-from labkit.watch import arguments, takeover
+from labkit.watch import arguments, newest, takeover
 from labkit.watch.capsule import save
 from labkit.watch.choice import Choice
 from labkit.watch.course import Course
@@ -29,7 +29,7 @@ class Watch:
     ):
         self.models: list[nn.Module] = arguments.models(models)
         self._compiled, self._graphs = arguments.compiled(models, step), graphs()
-        optimizers = arguments.optimizers(optimizers)
+        optimizers = arguments.optimizers(optimizers, self.models)
         kept = arguments.kept(keep, scaler)
         generators = [thing for thing in kept if is_generator(thing)]
         holdings = Holdings(self.models, optimizers, [k for k in kept if not is_generator(k)])
@@ -45,6 +45,7 @@ class Watch:
         self._closed = False
         self._left: Trigger | None = None  # a trigger that a break left without its replay
         self._frame = 0  # id of the frame that calls the user's step; 0: the user's own loop
+        newest.replaces(self)
 
     def __repr__(self) -> str:
         return f"Watch({self.course.count} steps, {len(self.triggers)} triggers)"
@@ -122,11 +123,12 @@ class Watch:
                 self._leave(wrong, "the loop was left before these steps were verified")
                 self.course.resume(self.course.ring[-1])
         finally:
-            self._detach()
+            self.drop()
         if self._left is not None:
             raise Blowup(self._left)
 
-    def _detach(self) -> None:
+    def drop(self) -> None:
+        """Take every hook away, and verify nothing."""
         self._closed = True
         self.gate.close()
 
@@ -137,7 +139,7 @@ class Watch:
         if error is None:
             self.close()
         else:
-            self._detach()
+            self.drop()
 
     def replay(self) -> None:
         """Run the capsule that waits; `labkit replay` calls this."""
@@ -145,7 +147,10 @@ class Watch:
 
     def _episode(self, args: tuple, kwargs: dict) -> Iterator[Entry]:
         if self._closed:
-            raise RuntimeError("watch: it is closed; make a new one to go on")
+            raise RuntimeError(
+                "watch: it is closed; make a new one to go on. A newer watch on the same model "
+                "or optimizer closes an older one."
+            )
         course, whole = self.course, False
         try:
             yield from takeover.replay_if_waiting(self)

@@ -189,10 +189,11 @@ home.edit("train.py", {"weights = attend(": "weights = chosen_away("})
 home.edit("train.py", {"class Reader": f"{repair}\n\nclass Reader"})
 home.edit("train.py", {"from torch import nn": "from torch import Tensor, nn"})
 print(home.run("python train.py"))
-print(home.run("labkit replay capsules/step000041.capsule").partition("...\n")[2])
+replay = "labkit replay --expect healthy capsules/step000041.capsule"
+print(home.run(replay).partition("...\n")[2])
 
 # %% [markdown]
-# *The step ran well when it was run again.* A capsule is a test: keep it beside the repair.
+# *Repaired.* A capsule is a test: keep it beside the repair. With `--expect healthy` the exit code is 0 when the step runs well and the tracer is silent, and 1 when it still dies.
 #
 # ## Contract
 

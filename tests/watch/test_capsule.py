@@ -127,6 +127,23 @@ def test_another_program_does_not_reproduce_and_that_is_said(
     assert "reproduced to the bit\n" not in told.replace(words, "")
 
 
+def test_a_capsule_is_a_test_of_the_repair(capsule, program, capsys):
+    replay = ["replay", str(capsule), "--expect", "healthy", "--step"]
+    assert cli.main([*replay, "blows_up:train"]) == cli.OTHER  # it still dies
+    assert "reproduced to the bit\n" in capsys.readouterr().out
+    program("repaired", "0.0 + 2.0")
+    assert cli.main([*replay, "repaired:train"]) == cli.SAME
+    told = capsys.readouterr().out
+    assert told.endswith("repaired: the step ran well\n")
+    assert "not reproduced" not in told
+    program("halted", "1.0 + 9.0).clamp(5.0, 6.0")  # finite, and no gradient passes
+    assert cli.main([*replay, "halted:train"]) == cli.OTHER
+    assert capsys.readouterr().out.endswith("finite, but not healthy\n")
+    assert cli.main(["replay", str(capsule), "--step", "repaired:train"]) == cli.OTHER
+    told = capsys.readouterr().out
+    assert told.endswith("what a repair has done, replay it with --expect healthy\n")
+
+
 def test_other_versions_are_named(capsule, capsys, tmp_path):
     content = torch.load(capsule, weights_only=True)
     content["versions"]["torch"] = "1.0"
