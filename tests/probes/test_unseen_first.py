@@ -120,7 +120,7 @@ def test_a_gradient_that_is_written_by_hand_is_a_gradient():
 
 def test_a_recurrence_is_blamed_on_its_product_and_counts_its_rounds():
     torch.manual_seed(0)
-    operator, state = nn.Parameter(torch.eye(4)[None] * 2.5), torch.rand(6, 4)
+    operator, state = nn.Parameter(torch.eye(4)[None] * 2.5), torch.rand(6, 4) * 100
     shift = nn.Parameter(torch.zeros(4))
 
     def step():
@@ -135,13 +135,15 @@ def test_a_recurrence_is_blamed_on_its_product_and_counts_its_rounds():
 
 
 def test_the_loop_comes_before_what_follows_it_and_all_that_is_harmed_is_named():
-    rate, start = nn.Parameter(torch.full((3,), 5.0)), nn.Parameter(torch.ones(3))
+    torch.manual_seed(0)
+    rate, gain = nn.Parameter(torch.full((3,), 50.0)), nn.Parameter(torch.ones(3))
+    start = torch.rand(4, 3)
 
     def step():
         x = start
         for _ in range(24):
-            x = x - rate * x  # the loop
-        return x.square().mean()
+            x = x - 0.1 * rate * x  # the loop
+        return (gain * x).square().mean()
 
     report = trace(step)
     assert report.verdict == "exploding"
