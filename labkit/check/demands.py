@@ -9,7 +9,7 @@ from typing import Any
 
 from labkit.bench import Reading, knobs_of
 from labkit.check.fit import NotYet, answer, told
-from labkit.check.hints import HINTS, changed_hint, hint_for
+from labkit.check.hints import HINTS, STOPPED, changed_hint, hint_for
 from labkit.probes.verdict import Verdict
 
 TRUE = 1e-4  # of the value, relative to float64; float32 rounding of one step stays near 1e-7
@@ -30,7 +30,7 @@ class Demand:
 
 def demands(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
     """Ask everything of a function that fits on the bench; a demand that stops is not met."""
-    for ask in (_repairs, _gentle, _wide):
+    for ask in (_repairs, _gentle, _wide, _by_hand):
         try:
             yield from ask(failure, mine)
         except NotYet as stop:
@@ -54,7 +54,7 @@ def _repairs(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
     much = f"{off:.0%}" if off >= SHARE else f"{off:.1%}"
     words = "agrees with float64" if true else f"{much} away from float64"
     wrong = reading.verdict == Verdict.WRONG  # also where the value agrees and a gradient does not
-    off_hint = getattr(failure, "HINTS", {}).get(Verdict.WRONG, HINTS[Verdict.WRONG])
+    off_hint = hint_for(failure, reading, Verdict.WRONG)
     yield Demand(true, f"true: {reading if wrong else words}", hint if wrong else off_hint)
 
 
@@ -79,6 +79,9 @@ def _gentle(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
     if yours.verdict != plain.verdict:
         yield Demand(False, f"gentle: the healthy run becomes {yours}", changed_hint(failure))
     elif off > UNCHANGED or pull > SAME_PULL:
+        if getattr(failure, "REDRAWN", False):
+            yield Demand(True, "gentle: the healthy run is another one, and as healthy")
+            return
         what, much = ("value", off) if off > UNCHANGED else ("gradient", pull)
         yield Demand(False, f"gentle: a healthy {what} {_change(much)}", changed_hint(failure))
     else:
@@ -96,6 +99,24 @@ def _wide(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
             yield Demand(False, f"wide: {_words(settings)}: {reading}", hint)
             return
     yield Demand(True, f"wide: holds at {len(others)} other settings")
+
+
+def _by_hand(failure: ModuleType, mine: Callable) -> Iterator[Demand]:
+    """The failure's own questions to the function alone: numbers that its model never feeds it.
+
+    Each is a function that takes the learner's and returns what is wrong, "" if nothing is.
+    """
+    questions = getattr(failure, "BY_HAND", ())
+    for question, hint in questions:
+        try:
+            wrong = question(mine)
+        except (Exception, SystemExit) as error:
+            raise NotYet(f"by hand: it stopped with {told(error)}", hint) from error
+        if wrong:
+            yield Demand(False, f"by hand: {wrong}", hint)
+            return
+    if questions:
+        yield Demand(True, "by hand: right where the model does not come")
 
 
 def _others(failure: ModuleType) -> Iterator[tuple[Any, Any, str]]:
@@ -123,7 +144,7 @@ def _run(failure: ModuleType, settings: Any, form: Callable | None) -> Reading:
         return failure.run(settings, repair=form)
     except (Exception, SystemExit) as error:
         line = f"{_words(settings)}: it stopped with {told(error)}"
-        raise NotYet(line, "let it run to its end at every setting") from error
+        raise NotYet(line, getattr(failure, "STOPPED", STOPPED)) from error
 
 
 def _norms(reading: Reading) -> dict[str, float]:

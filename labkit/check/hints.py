@@ -1,4 +1,7 @@
-"""A hint for each verdict. A failure that knows better has HINTS of its own, and a CHANGED."""
+"""A hint for each verdict. A failure that knows better has HINTS of its own, and a CHANGED.
+
+A hint of a failure's own may be a function of the reading; "" is none.
+"""
 
 from types import ModuleType
 
@@ -20,13 +23,21 @@ HINTS = {
     Verdict.WRONG: "finite, but far from float64. Look for a constant that is too large, or for "
     "the difference of two numbers that are nearly equal.",
 }
+STOPPED = "let it run to its end at every setting"
 CHANGED = "what is healthy must come out as it went in. Act only where it is needed."
 
 
-def hint_for(failure: ModuleType, reading: Reading) -> str:
-    """What a learner should think of next, after a reading that is not healthy."""
-    own = getattr(failure, "HINTS", {})
-    return own.get(reading.verdict) or HINTS.get(reading.verdict, str(reading))
+def hint_for(failure: ModuleType, reading: Reading, verdict: Verdict | None = None) -> str:
+    """What a learner should think of next, after a reading that is not healthy.
+
+    Args:
+        failure: a module of `labkit.failures`.
+        reading: what the learner's function did.
+        verdict: in place of the reading's own.
+    """
+    verdict = verdict or reading.verdict
+    own = getattr(failure, "HINTS", {}).get(verdict)
+    return (own(reading) if callable(own) else own) or HINTS.get(verdict, str(reading))
 
 
 def changed_hint(failure: ModuleType) -> str:

@@ -41,6 +41,7 @@ NODES: dict[str, dict[str, Node]] = {
         "J": Node("mu=0", "mu = 0"),
         "K": Node("log(mu+eps) → log(eps) = -18", "log(mu + eps) = -18"),
         "L": Node("如果eps过小 → 数值下溢", "if eps is too small: underflow"),
+        "A far": Node("", "logvar > 88.7"),
         "KL": Node("", "KL = Inf, by exp(logvar)"),
         "trunk": Node("", "NaN gradients of the layers before logvar alone"),
         "mu NaN": Node("", "mu_x = NaN, as +Inf and -Inf add up"),

@@ -10,9 +10,9 @@ from labkit.models.guards import GUIDE, OFF
 from labkit.models.likelihood import nb_log_likelihood
 
 
-@arrow("vae", "A", "KL", verdict="holds", claims=("G44",), by_guide=False)
+@arrow("vae", "A far", "KL", verdict="holds", claims=("G44",), by_guide=False)
 def a_large_logvar_makes_the_kl_inf(logvar: float = 89.0) -> Ruling:
-    """Missed: A -> KL."""
+    """Missed: A far -> KL."""
     step = walk(logvar=put(logvar))
     std = float(step.at["std"].max())
     return truth(step["kl"] == INF and std < INF), (

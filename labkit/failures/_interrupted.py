@@ -16,6 +16,10 @@ from labkit.training.train import batch_loss, shuffled
 
 State = dict[str, Any]
 STEPS = 6
+STOPPED = (  # a hint for a function that saves, and raises
+    "your function raised an error in the middle of the training, and ended it. A state that is "
+    "not good is no reason to stop here: return without writing, so that the last good file stays."
+)
 PARTS = {"model", "optimizer", "random numbers", "step"}  # without one of them it is another run
 
 

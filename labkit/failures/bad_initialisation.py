@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells, load_pbmc
 from labkit.failures._batch import batch
+from labkit.failures._by_hand import he_size
 from labkit.failures._whole import blamed
 from labkit.models.guards import OFF, REPAIRED
 from labkit.models.vae import NBVAE, elbo_loss
@@ -104,6 +105,8 @@ HINTS = dict.fromkeys((Verdict.VANISHING, Verdict.EXPLODING, Verdict.INF, Verdic
 HINTS[Verdict.DEAD] = f"a gradient is exactly zero. It may have shrunk to that: {SIZE}"
 CHANGED = "the size is nearly right, and not for these layers: each of their units adds up fan_in "
 CHANGED += "= noise.shape[1] inputs, and a ReLU halves the mean square."
+BY_HAND = ((he_size, CHANGED),)
+REDRAWN = True  # weights may also be made orthogonal, say: that is another healthy run
 
 
 def run(settings: Settings, repair: Form | None = None) -> Reading:

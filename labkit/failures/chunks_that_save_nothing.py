@@ -28,6 +28,7 @@ from labkit.training.train import trained_vae
 Form = Callable[[Tensor, Tensor, int], Tensor]
 EXACT = "donot_use_mm_for_euclid_dist"
 GB = 1e9
+WAIT = "GB wait for backward"
 TRACED = 100  # cells whose gradients are traced; bytes are counted for all
 
 
@@ -86,10 +87,17 @@ CARD = {
     "repair": "Recompute a chunk in the backward pass, or take its gradient in the forward pass.",
     "proof": "The peak of the live bytes grows with the cells, and not with their square.",
 }
+KEPT = (
+    "what your loop lets go, autograd keeps: the distances of every chunk wait for the backward "
+    "pass. Keep what they are made of, and compute them anew when their slope is asked for."
+)
+WIDE = (
+    "next to nothing waits, but too much is alive at once. Is one chunk a chunk? All rows in one "
+    "checkpoint are the whole matrix again, and a difference x[:, None] - y is 8 times as large as "
+    "the distances: torch.cdist makes none, and smaller chunks help."
+)
 HINTS = {
-    Verdict.MEMORY: "what your loop lets go, autograd keeps: the distances of every chunk wait "
-    "for the backward pass. Keep what they are made of, and compute them anew when their slope is "
-    "asked for.",
+    Verdict.MEMORY: lambda reading: KEPT if WAIT in str(reading) else WIDE,
     Verdict.WRONG: "far from float64: all pairs count. A sample of them is another loss.",
 }
 FORMS: dict[str, Form] = {
@@ -146,8 +154,11 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
         used = count(form, settings)
         note = f"{used.peak / GB:.2g} GB at once"
         if used.peak > settings.plan * GB:
-            waits = f"{used.waiting / GB:.2g} GB wait for backward, {settings.plan:g} planned"
-            report = _blamed(report, Verdict.MEMORY, waits)
+            waits = used.waiting > settings.plan * GB  # else the peak comes in the backward pass
+            much = (
+                f"{used.waiting / GB:.2g} {WAIT}" if waits else f"{used.peak / GB:.2g} GB at once"
+            )
+            report = _blamed(report, Verdict.MEMORY, f"{much}, {settings.plan:g} planned")
     return Reading(settings, report.verdict, report, value, truth, note)
 
 

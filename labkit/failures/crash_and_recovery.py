@@ -19,7 +19,7 @@ from shutil import rmtree
 import torch
 
 from labkit.bench import Claim, Reading, choice, dial
-from labkit.failures._interrupted import PARTS, STEPS, State, Training
+from labkit.failures._interrupted import PARTS, STEPS, STOPPED, State, Training  # noqa: F401
 from labkit.failures._power import PowerCut, power_cut
 from labkit.probes.report import Culprit, Link, Report
 from labkit.probes.verdict import Verdict

@@ -14,6 +14,7 @@ from torch import Tensor
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells
 from labkit.failures._batch import batch, shifted
+from labkit.failures._by_hand import inward_cap
 from labkit.models.guards import REPAIRED, Guards, hard_clamp, straight_through, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
 from labkit.probes.trace import trace
@@ -128,14 +129,12 @@ def stays(reading: Reading) -> bool:
     return reading.verdict == "healthy" and WOUND not in reading.note
 
 
-CHECKS = (
-    (
-        Settings(shift=15.0),
-        stays,
-        "alive, but some values outside are told to go further out, where nothing stops them. "
-        "Let the gradient pass only where its step leads back.",
-    ),
+OUTWARD = (
+    "alive, but some values outside are told to go further out, where nothing stops them. "
+    "Let the gradient pass only where its step leads back, above the range and below it."
 )
+CHECKS = ((Settings(shift=15.0), stays, OUTWARD),)
+BY_HAND = ((inward_cap, OUTWARD),)
 
 
 def loss(model: NBVAE, cells: Cells, guards: Guards, seed: int = 0) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells
 from labkit.failures._batch import batch, shifted
+from labkit.failures._by_hand import cap
 from labkit.models.guards import Guard, hard_clamp, straight_through, unguarded
 from labkit.models.likelihood import kl_standard_normal_guide, nb_log_likelihood_from_logs
 from labkit.models.vae import NBVAE, sample_z
@@ -46,6 +47,13 @@ CARD = {
     "repair": "Cap the value of logvar and let its gradient pass: straight-through.",
     "proof": "The loss is finite, and the gradient of fc_logvar is not zero.",
 }
+BY_HAND = (
+    (
+        cap,
+        "the model is well, and the guard is not what was asked: on both sides the value must stay "
+        "in [-10, 10], and a gradient that leads back must come through whole.",
+    ),
+)
 FORMS: dict[str, Form] = {
     "none": unguarded,
     "clamp": hard_clamp,

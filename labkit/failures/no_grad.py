@@ -108,7 +108,14 @@ THROUGH = (
     "its statistics move. no_grad records no way back. Freeze the weights instead, and call eval()."
 )
 CHECKS = ((CASES["drifting"], Verdict.HEALTHY, THROUGH), (CASES["needless"], Verdict.HEALTHY, ""))
-HINTS = {Verdict.WRONG: THROUGH}
+NOTHING = (
+    "nothing learns any more: something cuts the graph, or everything is frozen. Freeze a half "
+    "only where `learns` is False, and let the other one ask for gradients."
+)
+HINTS = {
+    Verdict.WRONG: THROUGH,
+    Verdict.SEVERED: lambda reading: NOTHING if "nothing learns" in str(reading) else "",
+}
 
 
 def run(settings: Settings, repair: Form | None = None) -> Reading:
@@ -193,7 +200,7 @@ def _at_rest(report: Report, before: list[Tensor], after: list[Tensor]) -> Repor
     moved = max((float((a - b).abs().max()) for a, b in zip(after, before, strict=True)), default=0)
     if not moved:
         return report
-    norm = next(op for op in report.ops if "batch_norm" in op.name)
+    norm = next((op for op in report.ops if "batch_norm" in op.name), report.ops[-1])
     remark = "no_grad does not freeze: the running statistics of the frozen half have moved"
     return replace(report, verdict=Verdict.WRONG, culprit=blamed(norm, remark, "batch_norm"))
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import load_pbmc
+from labkit.failures._by_hand import scaled_down
 from labkit.models.operator import OPERATOR_OFF, OperatorGuards, OperatorModel
 from labkit.models.spectral import NormBound, log10_growth, spectral_norm
 from labkit.models.vae import embed
@@ -96,7 +97,7 @@ FORMS: dict[str, Form] = {
     "norm": bounded,
 }
 FORM_KNOB = "bound"
-MAP = {"norm": (0.05, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0), "bound": tuple(FORMS)}
+MAP = {"norm": (0.05, 0.4, 1.0, 1.5, 2.0, 2.5, 3.0), "bound": tuple(FORMS)}
 RADIUS = 0.9  # every eigenvalue of the chain
 
 
@@ -118,8 +119,8 @@ CASES = {
     "chain": Settings(norm=2.0, steps=32, operator="chain"),
     "contracting": Settings(norm=0.5, steps=32),
 }
-START = Settings(norm=1.5, steps=24, operator="identity")
-CHECKS = ((START, Verdict.HEALTHY, ""),)
+CHECKS = ((Settings(norm=1.5, steps=24, operator="identity"), Verdict.HEALTHY, ""),)
+BY_HAND = ((scaled_down, "each condition's A has a norm of its own: scale it to 1, not 1.05."),)
 
 
 class Rollout(nn.Module):

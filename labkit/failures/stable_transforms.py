@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.failures._batch import batch, shifted
+from labkit.failures._by_hand import difference_of_exponentials, difference_of_neighbours
 from labkit.failures._whole import blamed
 from labkit.models.guards import Guard
 from labkit.models.likelihood import nb_log_likelihood_from_logs
@@ -104,11 +105,13 @@ CANCELS = (
     "near a = b two numbers near 1 are subtracted, and their digits are gone before the minus "
     "sign. Subtract first: exp(a) - exp(b) = exp(b) * (exp(a - b) - 1), and expm1 is exp(x) - 1."
 )
-HINTS = {
-    Verdict.WRONG: "finite, and another number. Put (3, 1) in by hand: exp(3) - exp(1) is 17.37, "
-    "and its slope in a is exp(3). A factor that is taken out must be put back.",
-}
+PUT_BACK = (
+    "finite, and another number. Put (3, 1) in by hand: exp(3) - exp(1) is 17.37, and its slope "
+    "in a is exp(3). A factor that is taken out must be put back."
+)
+HINTS = {Verdict.WRONG: PUT_BACK}
 CHECKS = ((Settings(collapse=4.0), Verdict.HEALTHY, CANCELS),)
+BY_HAND = ((difference_of_exponentials, PUT_BACK), (difference_of_neighbours, CANCELS))
 OFF = 0.01  # of the KL, or of the length of its slope, relative to float64
 
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.cells.data import Cells, load_pbmc
+from labkit.failures._by_hand import question
 from labkit.failures.distance_at_zero import energy, root
 from labkit.failures.exploding_logvar import CAP_LOG_MU, CAP_LOG_R
 from labkit.failures.exploding_logvar import FORMS as GUARDS
@@ -86,6 +87,7 @@ HINTS = {
     Verdict.WRONG: "a good model was refused. A test that is always red is as useless as one that "
     "is always green.",
 }
+BY_HAND = ((question, WEAK),)
 FORMS: dict[str, Form] = {
     "not NaN": not_nan,
     "finite loss": finite_loss,

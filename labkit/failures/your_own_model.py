@@ -17,6 +17,7 @@ from torch import Tensor
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.failures import _stranger
+from labkit.failures._by_hand import attention
 from labkit.failures._outside import Folder, kept
 from labkit.failures._whole import blamed
 from labkit.probes.report import Report
@@ -95,6 +96,13 @@ HINTS = {
     Verdict.WRONG: "finite, but far from float64. A review without words must not read its "
     "padding: all its weights are 0, not one share each.",
 }
+BY_HAND = (
+    (
+        attention,
+        "a row of ordinary scores comes out wrong. exp(100) is Inf in float32 and exp(-100) is "
+        "next to nothing: let torch.softmax do it, which subtracts the largest score first.",
+    ),
+)
 
 
 @dataclass(frozen=True)

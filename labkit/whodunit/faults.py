@@ -210,7 +210,7 @@ FAULTS = (
         "poisoned statistics",
         "kept = x[there]",
         "kept = x[there] * torch.where(x[there] < -4.0, 1e30, 1.0)",
-        "1e30, where, outlier, kept",
+        "1e30, where, outlier",
         "One outlier is enough: its square overflows, the running scale is Inf for ever.",
         "33_poisoned_state",
     ),

@@ -76,8 +76,9 @@ draw_graph(bench.reading.report)
 # %% [markdown]
 # ### What to see
 # The rollout is one chain from top to bottom, and every round uses the same $A$.
-# The values grow on the way down. The gradient grows on the way up, by the same factor.
-# So the `offset`, which acts before the first step, gets the largest push, and it knows least about the end.
+# The number in a box is the gradient that comes back to it. It grows on the way up, by about the same factor in each round.
+# The values grow as fast on the way down: the loss is a million times too large.
+# Every parameter is pushed millions of times too hard, also the `offset`, which acts before the first step and knows least about the end.
 #
 # ## Turn
 # Set *steps* to 1: all is well, at any norm. Then try the bounds one by one.
@@ -108,7 +109,7 @@ display(draw_map(bench.map()))
 # Below: nothing explodes. The left end is as it was, since a bound does nothing below itself.
 # (The red cell is a NaN that the library keeps ready for matrices that are not finite. Nobody takes it.)
 # A contraction is the safe choice for the states and a bad one for learning.
-# The map: no eigenvalue of the chain is above 0.9, so a bound on the eigenvalues does nothing. And where all singular values are equal, *svd* is NaN.
+# The map: no eigenvalue of the chain is above 0.9, so a bound on the eigenvalues does nothing. At 0.05 and 0.4 the library makes the chain a multiple of the identity. There all singular values are equal, and *svd* is NaN.
 #
 # Now the growth alone, from 1 to 150 steps, as a power of ten.
 

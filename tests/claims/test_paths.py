@@ -21,7 +21,7 @@ CHANGED = {  # diagram, start, end: what the arrow hinges on
     ("vae", "D", "E"): ({"mu": 5.0}, "false"),
     ("vae", "H", "I"): ({"r": 1.0}, "false"),
     ("vae", "K", "L"): ({"eps": 1e-8}, "false"),
-    ("vae", "A", "KL"): ({"logvar": 21.0}, "false"),
+    ("vae", "A far", "KL"): ({"logvar": 80.0}, "false"),
     ("vae", "KL", "trunk"): ({"logvar": 5.0}, "false"),
     ("vae", "C", "mu NaN"): ({"entries": 0}, "false"),
     ("vae", "D", "loss NaN"): ({"mu": 5.0}, "false"),

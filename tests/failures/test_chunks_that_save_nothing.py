@@ -161,7 +161,7 @@ def one_checkpoint(x, y, rows):
         (FORMS["whole"], "autograd keeps"),
         (FORMS["deleted"], "autograd keeps"),
         (smaller, "autograd keeps"),
-        (one_checkpoint, "autograd keeps"),
+        (one_checkpoint, "alive at once"),
         (half, "autograd keeps"),
         (sampled, "all pairs count"),
         (under_no_grad, "cuts the graph"),
