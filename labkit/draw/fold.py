@@ -25,7 +25,7 @@ class Cell:
     data: bool = False  # no gradient is expected here
     folded: tuple[int, ...] = ()  # ops and sources whose health this cell carries too
     inside: tuple[int, ...] = ()  # ops of an autograd Function that this cell stands for
-    learns: frozenset[int] = frozenset()  # parameters that its value depends on
+    lost: bool = False  # on the way from a severed parameter to where its graph ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,14 @@ class _Folding:
         self.reads = {op.index: self._read_by(op) for op in self.mains}
         self.learns = self._learns()
         severed, blamed = severed_parameters(report), blamed_lines(report)
+        ways = self._ways(severed)
         self.cut = {
             op.index
             for op in self.mains
-            if op.cut and ((op.file, op.line) in blamed or self.learns[op.index] & severed)
+            if op.cut and ((op.file, op.line) in blamed or op.index in ways)
         }
+        alone = {i for i, behind in self.learns.items() if behind and behind <= severed}
+        self.lost = ways | alone
 
     def program(self) -> Program:
         rows = self._merged(self._rows())
@@ -105,6 +108,15 @@ class _Folding:
         for op in self.mains:
             found[op.index] = frozenset().union(*(found.get(i, ()) for i in self.reads[op.index]))
         return found
+
+    def _ways(self, severed: frozenset[int]) -> set[int]:
+        """Ops between a severed parameter and its first cut; behind that there is none to cut."""
+        alive, ways = set(severed), set()
+        for op in self.mains:
+            if alive.intersection(self.reads[op.index]):
+                ways.add(op.index)
+                alive |= set() if op.cut else {op.index}
+        return ways
 
     def _rows(self) -> list[list[int]]:
         """Ops that follow each other on one line of one module, unless the way between is cut."""
@@ -174,8 +186,8 @@ class _Folding:
         silent = [i for i in self.reads[op] if self.ops[i].kind in kinds]
         inside = tuple(i for i, main in self.inside.items() if main == op)
         name = self.ops[op].node.removesuffix("Backward") if inside else self.ops[op].name
-        learns = self.learns[op]
-        return Cell(op, name.strip("_"), not learns, (*moved, *silent), inside, learns)
+        data, lost = not self.learns[op], op in self.lost
+        return Cell(op, name.strip("_"), data, (*moved, *silent), inside, lost)
 
     def _edges(self, rows: list[list[int]], drawn: tuple[Row, ...]) -> list[Edge]:
         row_of = {i: r for r, row in enumerate(rows) for i in row}

@@ -7,7 +7,6 @@ magnitude. When the gradient that arrives at an op is sick, the lower half shows
 from collections import Counter
 from collections.abc import Iterator
 
-from labkit.draw.cells import severed_parameters
 from labkit.draw.fold import Cell, Edge
 from labkit.draw.health import (
     gradient_word,
@@ -53,9 +52,8 @@ def graph_scene(report: Report) -> Scene:
 
 def health_of(report: Report, drawn: Plan) -> Health:
     """The words for value and gradient of every cell."""
-    severed = severed_parameters(report)
     return {
-        cell.op: (value_word(report, cell), gradient_word(report, cell, severed))
+        cell.op: (value_word(report, cell), gradient_word(report, cell))
         for row in drawn.program.rows
         for cell in row.cells
     }

@@ -23,20 +23,17 @@ def value_word(report: Report, cell: Cell) -> str:
     return "data" if cell.data else "ok"
 
 
-def gradient_word(report: Report, cell: Cell, severed: frozenset[int] = frozenset()) -> str:
+def gradient_word(report: Report, cell: Cell) -> str:
     """``ok``, ``zero``, ``none``, ``inf`` or ``nan``; ok where no gradient is expected.
 
     A value without a gradient is a fault only where a parameter behind it has none either: a
     detached branch beside a living one is how a straight-through estimator works.
-
-    Args:
-        severed: parameters without a gradient, from `cells.severed_parameters`.
     """
     if cell.data:
         return "ok"
     found = [report.ops[i].gradient for i in (cell.op, *cell.folded)]
     words = [gradient.word for gradient in found if gradient]
-    if found[0] is None and severed & cell.learns:
+    if found[0] is None and cell.lost:
         words.append("none")
     return gravest(words)
 

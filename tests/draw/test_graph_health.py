@@ -216,3 +216,32 @@ def test_the_graph_says_itself_in_words():
     assert graph_scene(made.broken()).alt == (
         "Propagation graph of 5 ops in 3 lines: 2 NaN, 1 Inf, 2 with a sick gradient, 0 cut edges."
     )
+
+
+def straight_through(cut_at_start):
+    """A severed score, then a living weight with a straight-through estimator behind it."""
+    dark = {"node": "", "gradient": None, "cut": True}
+    return (
+        made.source(0, "net.weight", gradient=None),
+        made.source(1, "layer.0.bias"),
+        made.op(2, "gt", (0,), line=1, **(dark if cut_at_start else {})),
+        made.op(3, "mul", (2,), gradient=None, line=2),
+        made.op(4, "addmm", (1, 3), line=3, group="g"),
+        made.op(5, "clamp", (4,), line=4, group="h", **dark),
+        made.op(6, "add", (4, 5), line=5, group="h"),
+        made.op(7, "likelihood", (6,), line=6, group="k", cut=True),
+        made.op(8, "sum", (7,), line=7, group="loss"),
+    )
+
+
+def test_scissors_stand_at_the_first_cut_alone():
+    report = made.report(straight_through(True), ("none", "ok"))
+    assert [edge.op for edge in fold(report).edges if edge.cut] == [2]
+    said = live(report)
+    assert [said[f"m{i}"][1] for i in (2, 3)] == ["∇ none", "∇ none"], "nobody else is behind them"
+    assert [said[f"m{i}"][1] for i in (4, 5, 6)] == ["3", "3", "3"], "detached on purpose"
+
+
+def test_where_the_way_goes_on_the_later_cut_has_the_scissors():
+    report = made.report(straight_through(False), ("none", "ok"))
+    assert {edge.op for edge in fold(report).edges if edge.cut} >= {7}
