@@ -31,6 +31,7 @@ class State:
 STATES = {
     "healthy": State("✓", "healthy", "green"),
     "ok": State("", "", "green"),
+    "untrained": State("·", "untrained", "grey"),
     "data": State("", "", "grey"),
     "empty": State("", "empty", "grey"),
     "nan": State("✕", "NaN", "red"),

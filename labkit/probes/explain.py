@@ -27,7 +27,7 @@ class Card:
 
 
 SYMPTOMS = {
-    Verdict.HEALTHY: "none: every value is finite and every gradient is alive",
+    Verdict.UNTRAINED: "every value is finite, and no parameter was trained",
     Verdict.WRONG: "every number is finite, and one of them is wrong",
     Verdict.FROZEN: "gradients arrive, and the parameters stay where they are",
     Verdict.VANISHING: "some parameters learn millions of times more slowly than others",
@@ -42,65 +42,78 @@ SYMPTOMS = {
 BIRTHS = (
     (r"exp2?$|expm1|cosh|sinh", "keep the exponent in range before exp: work with its logarithm "
      "(logsumexp, softplus, log_softmax), or cap it straight-through so that the gradient "
-     "survives", "exploding_logvar"),
+     "survives", "22_exploding_logvar"),
     (r"log|xlogy|entr", "do not take the logarithm of what may be 0 or negative: use the fused "
      "form (log_softmax, logsigmoid, log1p), or make the argument positive first",
-     "log_of_almost_nothing"),
+     "25_log_of_almost_nothing"),
     (r"^(std|var)", "take at least two entries, or correction=0: of one entry the spread is 0/0",
-     "risky_operations"),
+     "20_risky_operations"),
     (r"sqrt|norm|cdist|std|var|rsqrt", "keep the root away from 0: torch.linalg.vector_norm or "
      "cdist, or replace the zero before the root and choose it away afterwards",
-     "distance_at_zero"),
+     "27_distance_at_zero"),
     (r"acos|asin|atanh|acosh", "stay inside the open interval, or use atan2, whose gradient is "
-     "finite", "risky_operations"),
+     "finite", "20_risky_operations"),
     (r"div|reciprocal|rsqrt", "make the divisor positive before the division; a guard after it "
-     "comes too late", "risky_operations"),
+     "comes too late", "20_risky_operations"),
     (r"softmax|logsumexp|attention", "leave at least one entry of each row unmasked, or choose "
-     "the empty rows away before the softmax", "masked_but_not_safe"),
+     "the empty rows away before the softmax", "21_masked_but_not_safe"),
     (r"pow", "give pow a base away from 0 (fractional exponents) and away from overflow",
-     "risky_operations"),
+     "20_risky_operations"),
     (r"lgamma|digamma", "keep the argument positive, and its differences in float64",
-     "vanishing_dispersion"),
+     "24_vanishing_dispersion"),
     (r"svd|eig", "use svdvals or matrix_norm: vectors of equal singular values have no gradient",
-     "runaway_operator"),
+     "26_runaway_operator"),
     (r"mm|linear|conv|matmul|addm", "scale the inputs or weights down, or compute this product "
-     "in float32", "half_precision"),
+     "in float32", "34_half_precision"),
     (r"empty", "initialise the memory: torch.zeros, or fill it before it is read",
-     "bad_initialisation"),
+     "14_bad_initialisation"),
     (r"nll|cross_entropy", "keep at least one target that counts, or skip a batch without any",
-     "masked_but_not_safe"),
+     "21_masked_but_not_safe"),
     (r"add.?cdiv|addcmul|step|foreach", "give the optimizer room: a larger eps in half "
-     "precision, a smaller step, clipping before it", "poisoned_state"),
+     "precision, a smaller step, clipping before it", "33_poisoned_state"),
 )  # fmt: skip
-ELSE = ("keep this op's input inside the range where it is finite", "risky_operations")
+ELSE = ("keep this op's input inside the range where it is finite", "20_risky_operations")
 
 QUIET = {
-    Verdict.SEVERED: ("keep the value in the graph up to the loss", "detach"),
+    Verdict.SEVERED: ("keep the value in the graph up to the loss", "12_detach"),
     Verdict.DEAD: ("let the gradient through where the value is capped: a straight-through or a "
-                   "smooth form instead of the hard one", "dead_clamp"),
+                   "smooth form instead of the hard one", "23_dead_clamp"),
     Verdict.VANISHING: ("shorten the way or keep its gain near one: residual links, "
-                        "normalisation, another initialisation", "bad_initialisation"),
+                        "normalisation, another initialisation", "14_bad_initialisation"),
     Verdict.EXPLODING: ("hold the gain at or below one (spectral norm, smaller steps), and clip "
-                        "the gradient's norm until then", "runaway_operator"),
+                        "the gradient's norm until then", "26_runaway_operator"),
     Verdict.FROZEN: ("hand the parameter to the optimizer, or let the update be larger than its "
-                     "rounding (float32 master weights)", "accumulation"),
+                     "rounding (float32 master weights)", "10_accumulation"),
     Verdict.WRONG: ("rewrite the difference of two large numbers, or compute it in float64",
-                    "distances_that_cancel"),
+                    "28_distances_that_cancel"),
 }  # fmt: skip
 
+IDLES = (
+    (r"no_grad", "run it with gradients on; an evaluation that is meant to be one says so with "
+     "model.eval()", "11_no_grad"),
+    (r"requires_grad", "switch it on again, requires_grad_(True), for what should learn",
+     "11_no_grad"),
+    (r"model", "name the model that the step runs, or leave model= out: every parameter that is "
+     "used is then found", "00_start_here"),
+    (r"", "return the loss, or run loss.backward() in the step", "00_start_here"),
+)  # fmt: skip
+
 DEADS = (
-    (r"dropout", "give it a share below 1: p is what is dropped, not what is kept", "dead_clamp"),
+    (r"dropout", "give it a share below 1: p is what is dropped, not what is kept",
+     "23_dead_clamp"),
     (r"softmax", "keep its scores a few units apart (scale by 1/sqrt(d)), and give it more than "
-     "one entry: over one entry it is always 1", "dead_clamp"),
+     "one entry: over one entry it is always 1", "23_dead_clamp"),
 )  # fmt: skip
 
 CUTS = (
     (r"no_grad|requires_grad", "run it with gradients on; freeze by the optimizer's list "
-     "instead", "no_grad"),
+     "instead", "11_no_grad"),
     (r"item|numpy|tolist|tensor|argmax|gt|ge|lt|le|eq|one_hot", "stay in tensors and in "
-     "differentiable ops: torch.stack for a list, softmax for argmax", "item"),
-    (r"zero", "call zero_grad before backward, not between backward and step", "reading_gradients"),
-    (r"copy|mul_|add_|fill|_$", "write to a new tensor: backward needs the old values", "detach"),
+     "differentiable ops: torch.stack for a list, softmax for argmax", "13_item"),
+    (r"zero", "call zero_grad before backward, not between backward and step",
+     "15_reading_gradients"),
+    (r"copy|mul_|add_|fill|_$", "write to a new tensor: backward needs the old values",
+     "12_detach"),
 )  # fmt: skip
 
 
@@ -113,13 +126,22 @@ def explain(report: Report) -> Card:
     Returns:
         A `Card`; of a healthy report it says that there is nothing to do.
     """
-    symptom = SYMPTOMS.get(report.verdict, str(report.verdict))
     if report.culprit is None:
+        symptom = f"none: every value is finite; {report.trained}"
         return Card(
-            symptom, "nothing to blame", "nothing to do", "trace a later step", "start_here"
+            symptom, _excuses(report), "nothing to do", "trace a later step", "00_start_here"
         )
+    symptom = SYMPTOMS.get(report.verdict, str(report.verdict))
     repair, notebook = _repair(report)
     return Card(symptom, _cause(report), repair, _proof(report), notebook)
+
+
+def _excuses(report: Report) -> str:
+    """Nothing to blame, and why some parameters may be without a gradient."""
+    excused = [fate for fate in report.parameters if fate.word != "ok"]
+    told = [f"{fate.name}: {fate.excused}" for fate in excused[:2]]
+    more = [f"{len(excused) - 2} more"] if len(excused) > 2 else []
+    return "; ".join(["nothing to blame", *told, *more])
 
 
 def _cause(report: Report) -> str:
@@ -127,6 +149,8 @@ def _cause(report: Report) -> str:
     where = f" at {culprit.place}" if culprit.file else ""
     line = f": {culprit.source}" if culprit.source else ""
     what = culprit.name or culprit.op
+    if report.verdict is Verdict.UNTRAINED:
+        return f"{what}: {culprit.remark}{where}{line}"
     if culprit.phase in ("input", "parameter"):
         return f"{what} was bad before any op ran: {culprit.remark}"
     remark = f" ({culprit.remark})" if culprit.remark else ""
@@ -139,16 +163,18 @@ def _repair(report: Report) -> tuple[str, str]:
     if report.verdict in (Verdict.NAN, Verdict.INF):
         if culprit.phase == "input":
             return "look at the data where it is loaded; drop or impute what is not finite", (
-                "crash_and_recovery"
+                "42_crash_and_recovery"
             )
         if culprit.phase == "parameter":
             return (
                 "go back to the last good parameters and optimizer state, and trace from there",
-                ("crash_and_recovery"),
+                ("42_crash_and_recovery"),
             )
         return _first(BIRTHS, op) or ELSE
     if report.verdict is Verdict.SEVERED:
         return _first(CUTS, op) or QUIET[Verdict.SEVERED]
+    if report.verdict is Verdict.UNTRAINED:
+        return _first(IDLES, op)
     if report.verdict is Verdict.DEAD:
         return _first(DEADS, op) or QUIET[Verdict.DEAD]
     return QUIET.get(report.verdict, ELSE)

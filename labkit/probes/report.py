@@ -144,6 +144,14 @@ class Report:
         return (alive, *(f"{n} {word}" for word, n in parts.items() if n))
 
     @property
+    def trained(self) -> str:
+        """``3 of 4 gradients alive, 1 excused``, or that no backward asked for any."""
+        alive, *aside = self.tally
+        if self.ops and not self.alive and not any(op.phase == "backward" for op in self.ops):
+            return f"nothing was trained, for no backward ran ({len(self.parameters)} parameters)"
+        return ", ".join([f"{alive} gradients alive", *aside])
+
+    @property
     def topology(self) -> int:
         """Equal for two traces with the same ops, groups and edges: one layout serves both."""
         return hash(tuple((op.phase, op.name, op.group, op.parents, op.cut) for op in self.ops))
@@ -168,8 +176,9 @@ class Report:
     def __str__(self) -> str:
         total = len(self.parameters)
         if self.culprit is None:
-            alive, *aside = self.tally
-            return ", ".join([f"{self.verdict}: {alive} gradients alive", *aside])
+            return f"{self.verdict}: {self.trained}"
+        if self.verdict is Verdict.UNTRAINED:
+            return f"{self.verdict}: {self.culprit}"
         harm = f"; harms {len(self.harmed)} of {total} parameters" if total else ""
         return f"{self.verdict}: {self.culprit}{harm}"
 

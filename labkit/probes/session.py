@@ -51,6 +51,7 @@ class Tracing:
         self.given = False  # the user named the optimizers
         self.settled_buffers: dict[str, bool] = {}  # buffer -> bad before the first step?
         self.ends: list[End] = []
+        self.returned = ""  # what the step returned in the place of a loss, in words
         self.error: BaseException | None = None
         self._report: Report | None = None
         self._open = False

@@ -10,6 +10,7 @@ from labkit.probes.flow import Flow
 from labkit.probes.frames import file_name
 from labkit.probes.headroom import headroom
 from labkit.probes.heirs import unite
+from labkit.probes.idle import idle
 from labkit.probes.raised import raised
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
@@ -31,6 +32,8 @@ def tell(session) -> Report:
         reword([finding], parameters, leaves)
     elif quiet:
         finding = min(quiet, key=lambda one: (-one.verdict.rank, one.at))
+    else:
+        finding = idle(session, flow)
     culprit = teller.culprit(finding) if finding else None
     return Report(
         verdict=finding.verdict if finding else Verdict.HEALTHY,

@@ -9,7 +9,7 @@ import torch
 
 from labkit.probes.raised import explained
 from labkit.probes.report import Report
-from labkit.probes.returned import bad_numbers, loss_of
+from labkit.probes.returned import bad_numbers, loss_of, shape_of
 from labkit.probes.session import Tracing
 
 
@@ -101,6 +101,7 @@ def _one(tracing: Tracing, step: Callable[[], Any]) -> None:
     tracing.driven |= before != (calls.backwards, len(training.stepped))
     loss = None if tracing.driven else loss_of(value, tracing.tape)
     if loss is None:
+        tracing.returned = shape_of(value)
         return
     _look_at_the_rest(tracing, value, loss)
     if not loss.requires_grad:

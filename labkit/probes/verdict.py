@@ -7,6 +7,7 @@ class Verdict(StrEnum):
     """One word for the state of a training step, ordered from well to worst.
 
     ``healthy``      every value finite, every gradient alive
+    ``untrained``    every value finite, but no backward ran or the model took no part
     ``wrong``        finite, but far from the float64 truth
     ``frozen``       gradients alive, yet an update changes nothing
     ``vanishing``    gradients alive, but too small to move anything
@@ -21,6 +22,7 @@ class Verdict(StrEnum):
     """
 
     HEALTHY = "healthy"
+    UNTRAINED = "untrained"
     WRONG = "wrong"
     FROZEN = "frozen"
     VANISHING = "vanishing"

@@ -208,7 +208,7 @@ def test_gradients_that_were_there_are_there_again():
 def test_the_report_waits_for_the_end_of_the_block():
     with trace() as tracing, pytest.raises(RuntimeError, match="still runs"):
         _ = tracing.report
-    assert tracing.report.verdict is Verdict.HEALTHY
+    assert tracing.report.verdict is Verdict.UNTRAINED
     with pytest.raises(RuntimeError, match="not running"):
         tracing.step()
 

@@ -50,7 +50,8 @@ def test_a_loss_without_a_graph_is_a_fault_where_an_optimizer_waits_for_it():
     def evaluation():
         return model(x).square().mean()
 
-    assert trace(evaluation, model).verdict == "healthy"
+    assert trace(evaluation, model).verdict == "untrained"  # in train mode: was it meant?
+    assert trace(evaluation, model.eval()).verdict == "healthy"
     assert trace(evaluation, model, torch.optim.SGD(model.parameters(), 0.1)).verdict == "severed"
 
 

@@ -307,7 +307,7 @@ def test_an_evaluation_that_returns_a_number_is_no_cut():
     def evaluation():
         return float(model(x).mean())
 
-    assert trace(evaluation, model).verdict == "healthy"
+    assert trace(evaluation, model.eval()).verdict == "healthy"
     assert trace(evaluation, model, torch.optim.SGD(model.parameters(), 0.1)).verdict == "severed"
 
 
