@@ -142,7 +142,7 @@ def run(settings: Settings, repair: Form | None = None) -> Reading:
     form, step = repair or FORMS[settings.mean], _step(settings.dtype)
     x, y = clouds(settings.dtype)
     rows = max(1, round(settings.rows * TRACED / settings.cells))  # as many chunks as all have
-    step.requires_grad_(settings.gradient == "on")
+    step.requires_grad_(settings.gradient == "on").train(settings.gradient == "on")
     report = trace(lambda: loss(step, x, y, rows, form), model=step)
     with torch.no_grad():
         truth = float(loss(_step("float64"), x.double(), y.double(), rows, whole))
