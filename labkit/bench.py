@@ -139,12 +139,16 @@ class Bench:
         Args:
             case: ``healthy``, ``broken``, ``repaired`` or another name in the failure's CASES.
             repair: a function in place of the library's form; None goes back to the library's.
-                Without it the last one stays.
+                Without it the last one stays, until a form is asked for by name: by the case
+                ``repaired``, or by the knob that chooses the form.
             **settings: knobs by name; those not named stay where they are.
         """
         wanted = replace(self._case(case), **self._checked(settings))
         if repair is not ... and repair is not None and not callable(repair):
             raise ValueError(f"repair: expected a function or None; got {repair!r}")
+        form_knob = getattr(self.failure, "FORM_KNOB", None)
+        if repair is ... and (case == "repaired" or form_knob in settings):
+            repair = None
         chosen = self.repair if repair is ... else repair
         reading = self.failure.run(wanted, repair=chosen)
         self.settings, self.repair, self.reading = wanted, chosen, reading

@@ -59,8 +59,11 @@ class Panel(anywidget.AnyWidget):
     def _moved(self, change: dict[str, Any]) -> None:
         """The hand has set something: turn the bench; what goes wrong is shown, not lost."""
         try:
-            if change["new"] != asdict(self.bench.settings):
-                self.bench.turn(**change["new"])
+            now = asdict(self.bench.settings)
+            if moved := {
+                knob: value for knob, value in change["new"].items() if value != now[knob]
+            }:
+                self.bench.turn(**moved)  # a form that stays is not asked for, and leaves a repair
             elif self.frame["badge"]["status"] == "error":  # the hand came back
                 self._show(self.bench.reading)
         except Exception as error:

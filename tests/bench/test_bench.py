@@ -59,6 +59,23 @@ def test_a_repair_stays_until_it_is_taken_back(bench):
     assert bench.turn(repair=None).verdict == "nan"
 
 
+def test_a_form_that_is_asked_for_by_name_takes_the_place_of_a_repair(bench):
+    bench.turn("broken", repair=lambda size: 0.0)
+    assert bench.turn(size=0.6).verdict == "healthy", "a knob leaves it where it is"
+    assert bench.turn(form="plain").verdict == "nan"
+    assert bench.repair is None
+    kept = lambda size: 0.0  # noqa: E731
+    bench.turn("broken", repair=kept, form="plain")
+    assert bench.repair is kept, "both by name: the function is what was asked for"
+
+
+def test_the_case_repaired_is_the_librarys():
+    bench = Bench("exploding_logvar")
+    bench.turn("broken", repair=lambda logvar: logvar)
+    assert bench.turn("repaired").verdict == "healthy"
+    assert bench.repair is None
+
+
 @pytest.mark.parametrize(
     ("turn", "words"),
     [
