@@ -23,6 +23,7 @@ class Flow:
         self.latest = {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}
         self.largest: dict[int, float] = {}  # the largest entry of a step's gradients
         self.of_leaf: dict[int, list] = {}  # what a leaf received, where its whole step is finite
+        self._over: dict[frozenset, set[int]] = {}
         self._sum_up({step for (step, _), a in self.latest.items() if a.stats.bad})
         self.above = self._spread(self.losses, self._before)
 
@@ -46,7 +47,10 @@ class Flow:
 
     def over(self, losses: Iterable[int]) -> set[int]:
         """What these losses depend on; how a leaf got its value is another story."""
-        return self._spread(losses, self._above)
+        asked = frozenset(losses)
+        if asked not in self._over:
+            self._over[asked] = self._spread(asked, self._above)
+        return self._over[asked]
 
     def _above(self, index: int) -> tuple[int, ...]:
         return () if self.events[index].phase == "source" else self.events[index].parents
