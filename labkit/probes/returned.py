@@ -31,6 +31,8 @@ def loss_of(value: Any, tape) -> Tensor | None:
         loss = value if named is None else named
         if loss.requires_grad and loss.numel() != 1:
             raise _wrong(value, tape)
+        if loss.is_meta:
+            raise ValueError("step: expected a loss with a value; got one on the meta device")
         return loss
     found = list(_tensors(value))
     graphs = [tensor for tensor in found if tensor.requires_grad]

@@ -2,13 +2,13 @@
 
 import sys
 import threading
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 from labkit.probes.calls import Calls
 from labkit.probes.ends import End, final_gradients
+from labkit.probes.given import flat, named
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
 from labkit.probes.record import Recorder
@@ -62,21 +62,23 @@ class Tracing:
 
     def watch(self, model=None, *optimizers) -> None:
         """Say which model (or models) and optimizers to look at."""
-        for module in _flat(model):
-            if not isinstance(module, torch.nn.Module):
-                raise TypeError(
-                    f"model: expected a torch.nn.Module or several; got {type(module).__name__}. "
-                    "For bare tensors leave it out: every trainable leaf is reported."
-                )
-            prefix = f"{len(self.models)}" if self.models else ""
+        for key, module in named(model).items():
+            prefix = key or (f"{len(self.models)}" if self.models else "")
             self.models.append(module)
             self.tape.adopt(module, prefix)
-        for optimizer in _flat(optimizers):
+        for optimizer in flat(optimizers):
             if not hasattr(optimizer, "param_groups"):
                 kind = type(optimizer).__name__
                 raise TypeError(f"optimizers: expected torch.optim optimizers; got {kind}")
             self.training.add(optimizer)
             self.given = True
+
+    def __call__(self, step) -> None:
+        """It is no decorator: which steps to run is said by `trace`, or by a block."""
+        raise TypeError(
+            "trace: expected a with block, or the step first; a trace is no decorator. "
+            "Use trace(step, model=model), or: with trace(model=model) as tracing: step()"
+        )
 
     def __enter__(self) -> "Tracing":
         if getattr(_ACTIVE, "session", None) is not None:
@@ -179,18 +181,6 @@ class Tracing:
             self._report = tell(self)
             self.tape.close()
         return self._report
-
-
-def _flat(thing) -> Iterable:
-    if thing is None:
-        return ()
-    if isinstance(thing, dict):
-        return [item for part in thing.values() for item in _flat(part)]
-    if isinstance(thing, list | tuple | set) or (
-        hasattr(thing, "__next__") and not isinstance(thing, torch.nn.Module)
-    ):
-        return [item for part in thing for item in _flat(part)]
-    return (thing,)
 
 
 def _attach(error: BaseException, session: Tracing) -> None:

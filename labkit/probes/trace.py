@@ -1,5 +1,6 @@
 """`trace`: run training steps under full instruments and tell what happened."""
 
+import difflib
 import inspect
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ def trace(
     optimizers=(),
     steps: int = 1,
     shadow: bool | float = False,
+    **unknown,
 ) -> Report | Tracing:
     """Trace training steps, or (without `step`) a ``with`` block.
 
@@ -38,6 +40,7 @@ def trace(
         shadow: carry float64 beside the working dtype, forward only, and name the first op
             whose relative error exceeds a bound (1 %, or the number given) on its way to a
             loss that is off by as much. Doubles the work.
+        **unknown: none is known; a misspelt argument is told the right name.
 
     Returns:
         A `Report`; without `step` a context manager, whose ``report`` is there after the block.
@@ -49,6 +52,8 @@ def trace(
             errors of autograd are findings instead, and the report names the line: a loss
             without a graph, and saved data that was overwritten in place.
     """
+    if unknown:
+        raise TypeError(_misspelt(next(iter(unknown))))
     if step is None:
         return Tracing(model, optimizers, shadow=shadow)
     _check(step)
@@ -67,6 +72,16 @@ def trace(
     return tracing.report
 
 
+def _misspelt(name: str) -> str:
+    known = list(inspect.signature(trace).parameters)[:-1]
+    meant = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    return f"trace: expected the arguments {', '.join(known)}; got {name}{hint}"
+
+
+_BLOCK = "trace(lambda: loss_of(model(batch)), model), or a block: with trace(model=model)"
+
+
 def _check(step) -> None:
     """A step that needs arguments is told so before it runs."""
     kind = type(step).__name__
@@ -82,7 +97,7 @@ def _check(step) -> None:
     if not needed:
         return
     what = f"the module {kind}, whose forward" if module else f"{_called(step)}, which"
-    call = "trace(lambda: loss_of(model(batch)), model)" if module else "trace(lambda: step(batch))"
+    call = _BLOCK if module else "trace(lambda: step(batch))"
     raise TypeError(
         "step: expected a function without arguments that runs one training step or returns its "
         f"loss; got {what} needs {', '.join(needed)}. Wrap it with its data: {call}"

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from labkit.probes.given import named
 from labkit.watch.course import plain
 from labkit.watch.holdings import owned
 from labkit.watch.randomness import is_generator
@@ -21,26 +22,22 @@ def several(thing: Any) -> list:
     return list(thing) if isinstance(thing, list | tuple | set) else [thing]
 
 
-def models(given: Any) -> list[nn.Module]:
-    """Modules, without the wrapper of `torch.compile`."""
+def models(given: Any) -> dict[str, nn.Module]:
+    """Modules by name, as the tracer names them, without the wrapper of `torch.compile`."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         raise ValueError(
             "watch: expected training in one process; a process group is initialised. "
             "A replay on one rank would wait for the others forever."
         )
-    found = [] if given is None else several(given)
-    for model in found:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model: expected a torch.nn.Module, several or None; got {type(model).__name__}"
-            )
+    found = named(given)
+    for model in found.values():
         for name, parameter in model.named_parameters():
             if isinstance(parameter, nn.parameter.UninitializedParameter):
                 raise ValueError(
                     f"model: expected initialised parameters; {name} is lazy. "
                     "Run one batch through the model first."
                 )
-    return [plain(model) for model in found]
+    return {title: plain(model) for title, model in found.items()}
 
 
 def compiled(models: Any, step: Any) -> bool:

@@ -26,13 +26,14 @@ class Holdings:
     """Models, optimizers and everything else with a ``state_dict``.
 
     Args:
-        models: each with its parameters and buffers.
+        named: models by name, each with its parameters and buffers.
         optimizers: each with its state, its groups and the parameters that no model has.
         kept: scaler, schedulers and whatever else the step changes.
     """
 
-    def __init__(self, models: Sequence[nn.Module], optimizers: Sequence[Any], kept: Sequence[Any]):
-        self.models, self.optimizers, self.kept = models, optimizers, kept
+    def __init__(self, named: dict[str, nn.Module], optimizers: Sequence[Any], kept: Sequence[Any]):
+        self.named, self.models = named, list(named.values())
+        self.optimizers, self.kept = optimizers, kept
         self.refresh()
         # A mask of -inf is meant to be so; a NaN never is.
         self._meant = {name for name, buffer in self.buffers().items() if word(buffer) == "inf"}
@@ -40,7 +41,7 @@ class Holdings:
     def refresh(self) -> None:
         """Look again for parameters and buffers: a program may add some."""
         named = [
-            (_name(i, n), p) for i, m in enumerate(self.models) for n, p in m.named_parameters()
+            (n, p) for title, m in self.named.items() for n, p in m.named_parameters(prefix=title)
         ]
         known = {id(parameter) for _, parameter in named}
         for i, optimizer in enumerate(self.optimizers):
@@ -51,9 +52,9 @@ class Holdings:
         self.parameters: dict[str, Tensor] = dict(named)
         self.names = {id(parameter): name for name, parameter in named}
         self._buffers = [
-            (_name(i, f"{path}.{name}".lstrip(".")), module, name)
-            for i, model in enumerate(self.models)
-            for path, module in model.named_modules()
+            (f"{path}.{name}".lstrip("."), module, name)
+            for title, model in self.named.items()
+            for path, module in model.named_modules(prefix=title)
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
@@ -128,10 +129,6 @@ class Holdings:
 def owned(optimizer: Any) -> Iterable[Tensor]:
     """The parameters of an optimizer, in the order of its groups."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _name(position: int, name: str) -> str:
-    return f"{position}.{name}" if position else name
 
 
 def _optimizer(optimizer: Any) -> dict:

@@ -92,7 +92,7 @@ def traced(
     Returns:
         A `Finding`.
     """
-    tracing = Tracing(course.holdings.models, course.holdings.optimizers, last_frame=frame)
+    tracing = Tracing(course.holdings.named, course.holdings.optimizers, last_frame=frame)
     try:
         with eager(), tracing:
             for number in range(times):

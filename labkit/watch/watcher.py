@@ -27,12 +27,13 @@ class Watch:
     def __init__(
         self, models, optimizers, step, scaler, keep, on_trigger, limit, every, ring, safe, folder
     ):
-        self.models: list[nn.Module] = arguments.models(models)
+        named = arguments.models(models)
+        self.models: list[nn.Module] = list(named.values())
         self._compiled, self._graphs = arguments.compiled(models, step), graphs()
         optimizers = arguments.optimizers(optimizers, self.models)
         kept = arguments.kept(keep, scaler)
         generators = [thing for thing in kept if is_generator(thing)]
-        holdings = Holdings(self.models, optimizers, [k for k in kept if not is_generator(k)])
+        holdings = Holdings(named, optimizers, [k for k in kept if not is_generator(k)])
         self.step = arguments.step(step)
         self.safe = safe
         self.folder = None if folder is None else Path(folder)

@@ -92,4 +92,4 @@ def test_beside_a_huge_gradient_an_ordinary_one_has_not_vanished():
     report = trace(
         lambda: F.softplus(small(x)).mean() + 1e10 * large(x).square().mean(), [small, large]
     )
-    assert {fate.name: fate.word for fate in report.parameters}["weight"] == "ok"
+    assert {fate.name: fate.word for fate in report.parameters}["0.weight"] == "ok"

@@ -184,7 +184,7 @@ def optimizer_of_the_original(broken):
     SET,
     "dead",
     "sigmoid",
-    "weight bias 1.weight 1.bias",
+    "0.weight 0.bias 1.weight 1.bias",
     "Goodfellow et al. 2014: a generator's saturated loss",
 )
 def generator_that_a_sure_critic_ignores(broken):
