@@ -129,14 +129,35 @@ function render({ model, el }) {
   let keyed = new Map();
   let view = { x: 0, y: 0, zoom: 1 };
   let size = { x: 0, width: 1, height: 1 };
+  let own = false; // the hand has chosen what to see
+  const LEAST = 0.7; // of a letter's size; a picture that is larger than this allows is shown in part
+  const more = make("div", { class: "lk-more" }, "Drag to see the rest; ◻ shows all.");
 
   const look = () => {
     const [w, h] = [size.width / view.zoom, size.height / view.zoom];
     view.x = Math.min(Math.max(view.x, size.x - w / 2), size.x + size.width - w / 2);
     view.y = Math.min(Math.max(view.y, -h / 2), size.height - h / 2);
     graph.setAttribute("viewBox", `${view.x} ${view.y} ${w} ${h}`);
+    const { width, height } = graph.getBoundingClientRect();
+    more.hidden = !(Math.min(width / size.width, height / size.height) < LEAST) || view.zoom <= 1;
+  };
+  const centre = (x, y) => {
+    view.x = x - size.width / view.zoom / 2;
+    view.y = Math.min(Math.max(y - size.height / view.zoom / 2, 0), size.height * (1 - 1 / view.zoom));
+    look();
+  };
+  const begin = () => { // all of the picture; of one that would be too small to read, the outlined place
+    const { width, height } = graph.getBoundingClientRect();
+    const whole = Math.min(width / size.width, height / size.height);
+    view = { x: size.x, y: 0, zoom: whole > 0 ? Math.max(1, LEAST / whole) : 1 };
+    if (view.zoom === 1) return look();
+    const born = graph.querySelector(".lk-born");
+    const at = (name, side) => Number(born.getAttribute(name)) + Number(born.getAttribute(side)) / 2;
+    const wide = size.width * LEAST > width;
+    centre(born && wide ? at("x", "width") : size.x + size.width / 2, born ? at("y", "height") : 0);
   };
   const zoom = (factor) => {
+    own = true;
     const next = factor ? Math.min(Math.max(view.zoom * factor, 0.5), 6) : 1;
     const middle = [view.x + size.width / view.zoom / 2, view.y + size.height / view.zoom / 2];
     view = factor
@@ -144,7 +165,8 @@ function render({ model, el }) {
       : { x: size.x, y: 0, zoom: 1 };
     look();
   };
-  const pan = (dx, dy) => { view.x += dx; view.y += dy; look(); };
+  const pan = (dx, dy) => { own = true; view.x += dx; view.y += dy; look(); };
+  const unit = () => 1 / (graph.getScreenCTM()?.a || 1); // of the picture, for a pixel of the page
 
   const draw = (node, { width, height, svg, alt }) => {
     node.setAttribute("viewBox", `0 0 ${width} ${height}`);
@@ -161,7 +183,8 @@ function render({ model, el }) {
     size = { x: (drawn.width - width) / 2, width, height: Math.max(drawn.height, 500) };
     draw(graph, drawn);
     keyed = new Map([...graph.querySelectorAll("[data-key]")].map((node) => [node.dataset.key, node]));
-    zoom(0);
+    own = false;
+    begin();
   };
   const recolour = ({ live, alt }) => {
     graph.setAttribute("aria-label", `${alt} Arrow keys walk through the ops, plus and minus zoom.`);
@@ -213,7 +236,9 @@ function render({ model, el }) {
       return along > 1 ? along + 3 * aside : Infinity;
     };
     const [next] = cells.filter((c) => cost(c) < Infinity).sort((a, b) => cost(a) - cost(b));
-    if (next) point(next.op);
+    if (!next) return;
+    point(next.op);
+    if (!more.hidden) centre(view.x + size.width / view.zoom / 2, next.y);
   };
 
   const KEYS = {
@@ -234,15 +259,14 @@ function render({ model, el }) {
   }, { passive: false });
   graph.addEventListener("pointermove", (event) => {
     if (!(event.buttons & 1)) return;
-    const unit = size.width / view.zoom / graph.clientWidth;
-    pan(-event.movementX * unit, -event.movementY * unit);
+    pan(-event.movementX * unit(), -event.movementY * unit());
   });
 
   const zoomer = (label, name, factor) =>
     make("button", { class: "lk-button", "aria-label": name, title: name, onclick: () => zoom(factor) }, label);
   const left = make("div", { class: "lk-left" });
   left.append(graph, make("div", { class: "lk-zoom" },
-    zoomer("+", "zoom in", 1.3), zoomer("−", "zoom out", 1 / 1.3), zoomer("◻", "show all", 0)));
+    zoomer("+", "zoom in", 1.3), zoomer("−", "zoom out", 1 / 1.3), zoomer("◻", "show all", 0)), more);
 
   /* map: a click or Enter sets the bench there ------------------------------------------- */
 
@@ -348,7 +372,9 @@ function render({ model, el }) {
   renew();
   el.append(panel);
   model.on("change", renew);
-  return () => model.off("change", renew);
+  const room = new ResizeObserver(() => (own ? look() : begin()));
+  room.observe(graph);
+  return () => { model.off("change", renew); room.disconnect(); };
 }
 
 export default { render };

@@ -36,6 +36,7 @@ def lab(tmp_path_factory):
         shutil.copy(path, server.notebooks)
     write(server.notebooks / "only_panels.ipynb", CELLS)
     write(server.notebooks / "spread.ipynb", [CELLS[0], PANEL.format("watch_it_spread")])
+    write(server.notebooks / "deep.ipynb", [CELLS[0], PANEL.format("bad_initialisation")])
     shutil.copy(ROOT / "tests" / "panel" / "toy_bench.py", server.notebooks)
     yield server
     server.close()
@@ -75,6 +76,12 @@ def opened(lab, new_page):
 def spread(lab, new_page):
     """A notebook with the panel that walks through a run, run."""
     return with_panels(new_page(), lab, "spread", 1)
+
+
+@pytest.fixture(scope="session")
+def deep(lab, new_page):
+    """A notebook with the panel of a model of many layers, run."""
+    return with_panels(new_page(), lab, "deep", 1)
 
 
 def with_panels(page, lab, name: str, number: int):

@@ -21,6 +21,7 @@ WATCH = """() => {
   look();
   return true;
 }"""
+READABLE = 0.69  # of a letter's size: 0.7 as the page says, less rounding
 SEEN = "() => { cancelAnimationFrame(window.watch); return window.seen; }"
 
 
@@ -225,3 +226,24 @@ def test_a_narrow_page_puts_everything_in_one_column(hand):
     assert timeline["y"] + timeline["height"] <= graph["y"]
     hand.shot("7_narrow")
     hand.page.set_viewport_size({"width": 1280, "height": 800})
+
+
+def test_a_graph_of_many_layers_stays_large_enough_to_read(deep):
+    hand = Hand(deep)
+    hand.press("break")
+    hand.unwell()
+    graph, more = hand.panel.locator(".lk-graph"), hand.panel.locator(".lk-more")
+    expect(more).to_be_visible()
+    scale = "(svg) => svg.getScreenCTM().a"
+    assert graph.evaluate(scale) >= READABLE
+    above = graph.evaluate("(svg) => svg.viewBox.baseVal.y")
+    box = graph.bounding_box()
+    deep.mouse.move(box["x"] + 60, box["y"] + 300)
+    deep.mouse.down()
+    deep.mouse.move(box["x"] + 60, box["y"] + 100, steps=5)
+    deep.mouse.up()
+    moved = graph.evaluate("(svg) => svg.viewBox.baseVal.y") - above
+    assert moved * graph.evaluate(scale) == pytest.approx(200, abs=2), "it goes with the hand"
+    hand.panel.get_by_role("button", name="show all").click()
+    expect(more).to_be_hidden()
+    assert graph.evaluate(scale) < READABLE
