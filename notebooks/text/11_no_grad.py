@@ -96,6 +96,7 @@ draw_curves(no_grad.courses(), "step", "reconstruction, nats per cell")
 # Choose what *learns* and how each half is run. Then take the KL away.
 
 # %%
+spare = Bench(no_grad)  # for strips and contract; the panel keeps its setting
 bench.turn("broken")
 Panel(bench)
 
@@ -107,11 +108,11 @@ Panel(bench)
 # Three things that can learn. Above the guide's rule, below the same with frozen weights and an open way.
 
 # %%
-bench.turn("guide")
-display(draw_strip(bench.sweep("learns"), "learns"))
-bench.turn("healthy")
-display(draw_strip(bench.sweep("learns"), "learns"))
-print(bench.turn("drifting"))
+spare.turn("guide")
+display(draw_strip(spare.sweep("learns"), "learns"))
+spare.turn("healthy")
+display(draw_strip(spare.sweep("learns"), "learns"))
+print(spare.turn("drifting"))
 
 # %% [markdown]
 # ### What to see
@@ -185,12 +186,12 @@ for mode, (mean, dropped) in no_grad.live_parts().items():
 # ## Contract
 
 # %%
-assert bench.turn("guide").verdict == "healthy", "a frozen half in front: the rule is right"
-assert bench.turn("broken").verdict == "wrong", "a frozen half behind: it is not"
-assert bench.turn("broken", kl=0).verdict == "severed"
-assert bench.turn("needless").verdict == "severed"
-assert bench.turn("drifting").verdict == "wrong"
-assert bench.turn("repaired", norm="on").verdict == "healthy"
+assert spare.turn("guide").verdict == "healthy", "a frozen half in front: the rule is right"
+assert spare.turn("broken").verdict == "wrong", "a frozen half behind: it is not"
+assert spare.turn("broken", kl=0).verdict == "severed"
+assert spare.turn("needless").verdict == "severed"
+assert spare.turn("drifting").verdict == "wrong"
+assert spare.turn("repaired", norm="on").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

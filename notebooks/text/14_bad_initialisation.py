@@ -89,6 +89,7 @@ draw_gradients(bench.reading.report)
 # The panel starts with four layers and a gain of 0.05, so that the whole graph fits a page.
 
 # %%
+spare = Bench(start)  # for strips and contract; the panel keeps its setting
 bench.turn("broken", depth=4.0, gain=0.05)
 Panel(bench)
 
@@ -105,8 +106,8 @@ Panel(bench)
 # %%
 stops = (0.1, 0.4, 0.6, 0.8, 1.0, 1.1, 1.4, 2.0)
 for depth in (2, 8, 24):
-    bench.turn("broken", depth=depth)
-    display(draw_strip(bench.sweep("gain", stops), "gain"))
+    spare.turn("broken", depth=depth)
+    display(draw_strip(spare.sweep("gain", stops), "gain"))
 
 # %% [markdown]
 # With 2 layers everything works, from a tenth to the double.
@@ -195,14 +196,14 @@ for case in ("broken", "equal", "dead"):
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "vanishing"
-assert bench.turn("broken", depth=4).verdict == "healthy", "the same weights, fewer layers"
-assert bench.turn("large").verdict == "nan"
-assert bench.turn("equal").verdict == "wrong"
-assert bench.turn("equal", depth=1).verdict == "healthy", "the random heads tell the units apart"
-assert bench.turn("dead").verdict == "dead"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "vanishing"
+assert spare.turn("broken", depth=4).verdict == "healthy", "the same weights, fewer layers"
+assert spare.turn("large").verdict == "nan"
+assert spare.turn("equal").verdict == "wrong"
+assert spare.turn("equal", depth=1).verdict == "healthy", "the random heads tell the units apart"
+assert spare.turn("dead").verdict == "dead"
+assert spare.turn("repaired").verdict == "healthy"
 untouched = start.started(start.CASES["healthy"], start.FORMS["he"])
 assert all(p.grad is None for p in untouched.parameters()), "the guide's check before training"
 

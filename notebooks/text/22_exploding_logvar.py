@@ -96,6 +96,7 @@ draw_gradients(bench.reading.report)
 # The arrow keys move one step; Home and End go to the ends.
 
 # %%
+spare = Bench(exploding_logvar)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -109,12 +110,12 @@ Panel(bench)
 
 # %%
 stops = (-20, 0, 20, 60, 86, 90, 120, 185)
-bench.turn("healthy")
-display(draw_strip(bench.sweep("shift", stops), "shift"))
-bench.turn(guard="clamp")
-display(draw_strip(bench.sweep("shift", stops), "shift"))
-bench.turn("broken")
-display(draw_map(bench.map()))
+spare.turn("healthy")
+display(draw_strip(spare.sweep("shift", stops), "shift"))
+spare.turn(guard="clamp")
+display(draw_strip(spare.sweep("shift", stops), "shift"))
+spare.turn("broken")
+display(draw_map(spare.map()))
 
 # %% [markdown]
 # Above: at 20, where the guide sees an overflow, every value is finite.
@@ -196,11 +197,11 @@ draw_curves(exploding_logvar.recoveries(), "step", "mean log-variance")
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "inf"
-assert bench.turn("broken", shift=20.0).verdict not in ("inf", "nan"), "the guide says it overflows"
-assert bench.turn("broken", guard="clamp").verdict == "dead"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "inf"
+assert spare.turn("broken", shift=20.0).verdict not in ("inf", "nan"), "the guide says it overflows"
+assert spare.turn("broken", guard="clamp").verdict == "dead"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

@@ -82,6 +82,7 @@ draw_gradients(bench.reading.report)
 # Then try the smooth caps, far out.
 
 # %%
+spare = Bench(dead_clamp)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -96,10 +97,10 @@ Panel(bench)
 # %%
 stops = (-60, -25, -15, 0, 12, 15, 60, 95)
 for form in ("clamp", "softplus", "tanh"):
-    bench.turn("healthy", guard=form)
-    display(draw_strip(bench.sweep("shift", stops), "shift"))
-bench.turn("broken")
-display(draw_map(bench.map()))
+    spare.turn("healthy", guard=form)
+    display(draw_strip(spare.sweep("shift", stops), "shift"))
+spare.turn("broken")
+display(draw_map(spare.map()))
 
 # %% [markdown]
 # First: the clamp dies on both sides. At 12 some cells are inside and some are not.
@@ -192,13 +193,13 @@ draw_curves(dead_clamp.windups(), "step", "loss, nats per cell")
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == bench.turn("above").verdict == "dead"
-assert bench.turn("broken", place="sampler").verdict == "healthy", "the KL alone pulls it back"
-assert bench.turn("broken", shift=-60.0, guard="softplus").verdict == "vanishing"
-assert bench.turn("broken", shift=95.0, guard="tanh").verdict == "dead"
-assert "further out" in str(bench.turn("above", guard="straight-through"))
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == spare.turn("above").verdict == "dead"
+assert spare.turn("broken", place="sampler").verdict == "healthy", "the KL alone pulls it back"
+assert spare.turn("broken", shift=-60.0, guard="softplus").verdict == "vanishing"
+assert spare.turn("broken", shift=95.0, guard="tanh").verdict == "dead"
+assert "further out" in str(spare.turn("above", guard="straight-through"))
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

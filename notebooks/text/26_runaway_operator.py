@@ -85,6 +85,7 @@ draw_graph(bench.reading.report)
 # Set *operator* to *chain* and try them again. Then *identity*, with *svd*.
 
 # %%
+spare = Bench(runaway_operator)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -97,12 +98,12 @@ Panel(bench)
 
 # %%
 stops = (0.3, 0.6, 0.9, 1.2, 1.5, 2, 2.5, 3)
-bench.turn("broken")
-display(draw_strip(bench.sweep("norm", stops), "norm"))
-bench.turn("broken", bound="norm", steps=32)
-display(draw_strip(bench.sweep("norm", stops), "norm"))
-bench.turn("broken", operator="chain")
-display(draw_map(bench.map()))
+spare.turn("broken")
+display(draw_strip(spare.sweep("norm", stops), "norm"))
+spare.turn("broken", bound="norm", steps=32)
+display(draw_strip(spare.sweep("norm", stops), "norm"))
+spare.turn("broken", operator="chain")
+display(draw_map(spare.map()))
 
 # %% [markdown]
 # Above: it explodes on the right. On the left it *vanishes*: 24 steps of a small $A$ leave no gradient for what came before them.
@@ -186,14 +187,14 @@ for way, (loss, values) in runaway_operator.ways().items():
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "exploding"
-assert bench.turn("broken", dtype="float64").verdict == "exploding", "it is no rounding error"
-assert bench.turn("broken", bound="each basis").verdict == "exploding", "the guide's bound"
-assert bench.turn("chain", bound="radius").verdict == "exploding"
-assert bench.turn("healthy", operator="identity", bound="svd").verdict == "nan"
-assert bench.turn("contracting").verdict == "vanishing"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "exploding"
+assert spare.turn("broken", dtype="float64").verdict == "exploding", "it is no rounding error"
+assert spare.turn("broken", bound="each basis").verdict == "exploding", "the guide's bound"
+assert spare.turn("chain", bound="radius").verdict == "exploding"
+assert spare.turn("healthy", operator="identity", bound="svd").verdict == "nan"
+assert spare.turn("contracting").verdict == "vanishing"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

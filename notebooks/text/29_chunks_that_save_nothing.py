@@ -80,6 +80,7 @@ draw_curves(chunks_that_save_nothing.histories(), "part of the step, of 25", "GB
 # Change *rows*: more chunks, smaller chunks. Change *cells*, *mean* and *gradient*. The badge tells the peak.
 
 # %%
+spare = Bench(chunks_that_save_nothing)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -89,10 +90,10 @@ Panel(bench)
 # First the rows of a chunk, at 20000 cells. Then the number of cells, and the same as a map for every form.
 
 # %%
-bench.turn("broken")
-display(draw_strip(bench.sweep("rows", (1000, 5000, 20000)), "rows"))
-display(draw_strip(bench.sweep("cells", (1000, 5000, 10000, 11500, 20000)), "cells"))
-display(draw_map(bench.map()))
+spare.turn("broken")
+display(draw_strip(spare.sweep("rows", (1000, 5000, 20000)), "rows"))
+display(draw_strip(spare.sweep("cells", (1000, 5000, 10000, 11500, 20000)), "cells"))
+display(draw_map(spare.map()))
 
 # %% [markdown]
 # Row 1: it never fits.
@@ -161,16 +162,16 @@ for cells in (500, 1000, 2000):
 # ## Contract
 
 # %%
-case, matrices = bench.failure.CASES["broken"], 2 * 4 * 20000**2
-used = {name: chunks_that_save_nothing.count(f, case) for name, f in bench.failure.FORMS.items()}
+case, matrices = spare.failure.CASES["broken"], 2 * 4 * 20000**2
+used = {name: chunks_that_save_nothing.count(f, case) for name, f in spare.failure.FORMS.items()}
 assert used["whole"].waiting > matrices
 assert used["chunked"].waiting > matrices
 assert used["recomputed"].peak < 0.1 * used["chunked"].peak
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "memory"
-assert bench.turn("broken", mean="deleted").verdict == "memory"
-assert bench.turn("no_grad").verdict == "healthy"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "memory"
+assert spare.turn("broken", mean="deleted").verdict == "memory"
+assert spare.turn("no_grad").verdict == "healthy"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

@@ -89,6 +89,7 @@ draw_gradients(bench.reading.report)
 # Drag *shift*, spoil an *entry*, and try the *guards*. *cover* is the guide's and `nan_to_num` on top.
 
 # %%
+spare = Bench(defence_in_depth)  # for strips and contract; the panel keeps its setting
 bench.turn("covered")
 Panel(bench)
 
@@ -101,11 +102,11 @@ Panel(bench)
 
 # %%
 for guards in ("guide", "off", "repaired"):
-    bench.turn("healthy", guards=guards)
-    display(draw_strip(bench.sweep("entry"), "entry"))
+    spare.turn("healthy", guards=guards)
+    display(draw_strip(spare.sweep("entry"), "entry"))
 for guards in ("guide", "repaired"):
-    bench.turn("healthy", guards=guards)
-    display(draw_strip(bench.sweep("shift", (-40, -15, 0, 8, 15, 90)), "shift"))
+    spare.turn("healthy", guards=guards)
+    display(draw_strip(spare.sweep("shift", (-40, -15, 0, 8, 15, 90)), "shift"))
 
 # %% [markdown]
 # ### What to see
@@ -189,11 +190,11 @@ for low, high in ((-5.0, 5.0), (-8.0, 12.0)):
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == bench.turn("repaired").verdict == "healthy"
-assert bench.turn("broken").verdict == "dead"
-assert bench.turn("edited").verdict == bench.turn("edited", entry="0.37").verdict == "wrong"
-assert bench.turn("passed").verdict == bench.turn("covered").verdict == "nan"
-assert bench.turn("passed", guards="repaired").note.startswith("refused: counts, check 'finite'")
+assert spare.turn("healthy").verdict == spare.turn("repaired").verdict == "healthy"
+assert spare.turn("broken").verdict == "dead"
+assert spare.turn("edited").verdict == spare.turn("edited", entry="0.37").verdict == "wrong"
+assert spare.turn("passed").verdict == spare.turn("covered").verdict == "nan"
+assert spare.turn("passed", guards="repaired").note.startswith("refused: counts, check 'finite'")
 assert _layers.one_step()["safe_step"] == (False, 12)
 
 # %% [markdown]

@@ -90,6 +90,7 @@ draw_gradients(bench.reading.report)
 # Drag *shift*. Choose what stands *between* backward and step. Then set *shift* to 0 and raise *scale*, the power of two of a loss scaler.
 
 # %%
+spare = Bench(clip_or_detect)  # for strips and contract; the panel keeps its setting
 bench.turn("broken")
 Panel(bench)
 
@@ -104,8 +105,8 @@ Panel(bench)
 # %%
 stops = (0, 15, 30, 50, 87, 95)
 for form in ("clip", "wide", "each"):
-    bench.turn("healthy", between=form)
-    display(draw_strip(bench.sweep("shift", stops), "shift"))
+    spare.turn("healthy", between=form)
+    display(draw_strip(spare.sweep("shift", stops), "shift"))
 
 # %% [markdown]
 # ### What to see
@@ -184,13 +185,13 @@ draw_curves(clip_or_detect.courses(), "step", "mean log-variance")
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "dead", "finite gradients, and no step"
-assert bench.turn("poisoned").note == "not finite: 4 gradients, 12 parameters"
-assert bench.turn("poisoned", between="strict").note == "not finite: 4 gradients, 0 parameters"
-assert bench.turn("starved").verdict == "frozen"
-assert bench.turn("scaled").verdict == "wrong"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "dead", "finite gradients, and no step"
+assert spare.turn("poisoned").note == "not finite: 4 gradients, 12 parameters"
+assert spare.turn("poisoned", between="strict").note == "not finite: 4 gradients, 0 parameters"
+assert spare.turn("starved").verdict == "frozen"
+assert spare.turn("scaled").verdict == "wrong"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

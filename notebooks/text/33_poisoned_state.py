@@ -98,6 +98,7 @@ draw_curves(lengths, "step after the rescue", "log10 of the step's length")
 # Drag *power*. Try each *rescue*. Then set *noticed* to *before*: the loss was checked, and no step was taken.
 
 # %%
+spare = Bench(poisoned_state)  # for strips and contract; the panel keeps its setting
 bench.turn("eval")
 Panel(bench)
 
@@ -112,8 +113,8 @@ Panel(bench)
 # %%
 stops = (0, 3, 6, 10, 25, 38, 40)
 for form in ("model", "whole"):
-    bench.turn("healthy", rescue=form)
-    display(draw_strip(bench.sweep("power", stops), "power"))
+    spare.turn("healthy", rescue=form)
+    display(draw_strip(spare.sweep("power", stops), "power"))
 
 # %% [markdown]
 # ### What to see
@@ -198,14 +199,14 @@ for how, left in aftermath.accumulated().items():
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == bench.turn("repaired").verdict == "healthy"
-assert bench.turn("broken").verdict == "nan", "good weights, a good batch, and NaN"
-assert bench.turn("frozen").verdict == "frozen"
-assert bench.turn("eval").verdict == "nan"
-assert not bench.reading.report.harmed, "every gradient is well"
-assert str(bench.turn("broken", rescue="aliased")) == str(bench.turn("broken", rescue="nothing"))
-assert bench.turn("again", times=1).verdict == "healthy"
-assert bench.turn("again").verdict == "nan"
+assert spare.turn("healthy").verdict == spare.turn("repaired").verdict == "healthy"
+assert spare.turn("broken").verdict == "nan", "good weights, a good batch, and NaN"
+assert spare.turn("frozen").verdict == "frozen"
+assert spare.turn("eval").verdict == "nan"
+assert not spare.reading.report.harmed, "every gradient is well"
+assert str(spare.turn("broken", rescue="aliased")) == str(spare.turn("broken", rescue="nothing"))
+assert spare.turn("again", times=1).verdict == "healthy"
+assert spare.turn("again").verdict == "nan"
 
 # %% [markdown]
 # **Carry away**

@@ -82,6 +82,7 @@ draw_gradients(bench.reading.report)
 # Set *dtype*, and see what becomes of each *step*. *power* makes the loss smaller, *rate* is the learning rate.
 
 # %%
+spare = Bench(half_precision)  # for strips and contract; the panel keeps its setting
 bench.turn("rounded")
 Panel(bench)
 
@@ -93,11 +94,11 @@ Panel(bench)
 # First the learning rate in pure bfloat16. Then the size of the loss in float16, without and with a scale of 1024.
 
 # %%
-bench.turn("rounded")
-display(draw_strip(bench.sweep("rate", (-2.5, -3, -4, -5, -6)), "rate"))
+spare.turn("rounded")
+display(draw_strip(spare.sweep("rate", (-2.5, -3, -4, -5, -6)), "rate"))
 for form in ("autocast", "scaled"):
-    bench.turn("repaired", step=form)
-    display(draw_strip(bench.sweep("power", (0, 2, 4, 5, 6)), "power"))
+    spare.turn("repaired", step=form)
+    display(draw_strip(spare.sweep("power", (0, 2, 4, 5, 6)), "power"))
 
 # %% [markdown]
 # ### What to see
@@ -171,13 +172,13 @@ draw_curves(half_precision.courses(), "step", "loss, nats per cell")
 # ## Contract
 
 # %%
-assert bench.turn("broken").verdict == "nan"
-assert bench.reading.culprit.phase == "optimizer"
-assert bench.turn("broken", step="larger eps").verdict == "wrong"
-assert bench.turn("rounded").verdict == "frozen"
-assert bench.turn("underflow").verdict == "dead"
-assert bench.turn("underflow", step="scaled").verdict == "healthy"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("broken").verdict == "nan"
+assert spare.reading.culprit.phase == "optimizer"
+assert spare.turn("broken", step="larger eps").verdict == "wrong"
+assert spare.turn("rounded").verdict == "frozen"
+assert spare.turn("underflow").verdict == "dead"
+assert spare.turn("underflow", step="scaled").verdict == "healthy"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

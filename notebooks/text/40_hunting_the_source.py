@@ -174,11 +174,12 @@ print(compare(bench, yours=hunting_the_source.FORMS["made worse"]))
 # ## Contract
 
 # %%
-assert bench.turn("broken").verdict == "inf", "the first NaN is not the source"
-assert "named: AddmmBackward0" in str(bench.reading)
-assert bench.turn("healthy", hunt="first bad").verdict == "wrong", "a mask is accused"
-assert bench.turn(fault="empty row", hunt="born of good").verdict == "nan"
-assert bench.turn("repaired").verdict == "healthy"
+spare = Bench(hunting_the_source)  # the panel above keeps its setting
+assert spare.turn("broken").verdict == "inf", "the first NaN is not the source"
+assert "named: AddmmBackward0" in str(spare.reading)
+assert spare.turn("healthy", hunt="first bad").verdict == "wrong", "a mask is accused"
+assert spare.turn(fault="empty row", hunt="born of good").verdict == "nan"
+assert spare.turn("repaired").verdict == "healthy"
 assert {row["trace"] for fault, row in seen.items() if fault != "none"} == {"line"}
 assert list(seen["none"].values()) == ["-"] * 7, "no false alarm"
 assert [row["anomaly"] for row in seen.values()].count("line") == 3

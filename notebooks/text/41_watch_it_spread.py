@@ -100,6 +100,7 @@ draw_graph(bench.reading.report)
 # Then choose another *kind*, *phase* and *place*, and start again.
 
 # %%
+spare = Bench(watch_it_spread)  # for strips and contract; the panel keeps its setting
 bench.turn("broken", step=1, op=0)
 Panel(bench)
 
@@ -113,8 +114,8 @@ Panel(bench)
 # The same walk without a kernel: step 1, operation by operation, then ten outbreaks in a table.
 
 # %%
-bench.turn("broken", step=1)
-display(draw_strip(bench.sweep("op", (0, 2, 5, 6, 9, 10, 13, 17, 18, 21)), "op"))
+spare.turn("broken", step=1)
+display(draw_strip(spare.sweep("op", (0, 2, 5, 6, 9, 10, 13, 17, 18, 21)), "op"))
 print(watch_it_spread.outbreaks())
 
 # %% [markdown]
@@ -180,8 +181,8 @@ answer(bench)
 
 # %%
 print(compare(bench, yours=watch_it_spread.FORMS["quarantine"]))
-bench.turn("repaired", norm="on")
-draw_board(watch_it_spread.board(bench.settings))
+spare.turn("repaired", norm="on")
+draw_board(watch_it_spread.board(spare.settings))
 
 # %% [markdown]
 # *Clip* divides every gradient by one norm. A NaN norm is for all, and a healthy run changes as well.
@@ -198,8 +199,8 @@ bad = dict(zip(watch_it_spread.ROWS, column, strict=True))
 assert bad["∇ input_layer"].cells == 1, "it stays in its cell up to the last gradient"
 assert bad["gradients"].bad == bad["gradients"].size, "and there it takes everybody"
 assert watch_it_spread.board(watch_it_spread.OUTBREAKS["zero as a library size"]).spread.bad == 0
-assert bench.turn("broken", loop="skip", norm="on").verdict == "nan", "a running mean remembers"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("broken", loop="skip", norm="on").verdict == "nan", "a running mean remembers"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**

@@ -80,6 +80,7 @@ draw_gradients(bench.reading.report)
 # Let the accident happen, and change how often the state is saved. Then try *power cut*: the process dies when half of the file is written.
 
 # %%
+spare = Bench(crash_and_recovery)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -90,10 +91,10 @@ Panel(bench)
 # First the guide's way with a NaN gradient in step 3, saved more and more rarely. Then a power cut, for each way to save.
 
 # %%
-bench.turn("broken")
-display(draw_strip(bench.sweep("every", 6), "every"))
-bench.turn("half a file")
-display(draw_strip(bench.sweep("save", 4), "save"))
+spare.turn("broken")
+display(draw_strip(spare.sweep("every", 6), "every"))
+spare.turn("half a file")
+display(draw_strip(spare.sweep("save", 4), "save"))
 
 # %% [markdown]
 # Above: with 1, 2 and 4 the save of step 4 stores the NaN. With 3 the last file is good but not complete: the run that goes on from it is *another run*.
@@ -173,13 +174,13 @@ for choice in ("raise", "skip", "rollback"):
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "lost", "NaN in the last good state"
-assert bench.turn("broken", every=1.0).verdict == "lost", "saving more often does not help"
-assert bench.turn("another run").verdict == "wrong", "weights alone are another run"
-assert bench.turn("half a file").verdict == "lost"
-assert bench.turn(save="atomic").verdict == "healthy"
-assert bench.turn("repaired").value == bench.reading.reference, "to the bit"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "lost", "NaN in the last good state"
+assert spare.turn("broken", every=1.0).verdict == "lost", "saving more often does not help"
+assert spare.turn("another run").verdict == "wrong", "weights alone are another run"
+assert spare.turn("half a file").verdict == "lost"
+assert spare.turn(save="atomic").verdict == "healthy"
+assert spare.turn("repaired").value == spare.reading.reference, "to the bit"
 assert set(crash_and_recovery.boundaries().values()) == {"old", "new"}
 
 # %% [markdown]

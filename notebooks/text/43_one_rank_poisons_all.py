@@ -79,6 +79,7 @@ draw_gradients(bench.reading.report)
 # Choose the accident and the guard. *NaN gradient* has a finite loss on both ranks.
 
 # %%
+spare = Bench(one_rank_poisons_all)  # for strips and contract; the panel keeps its setting
 Panel(bench)
 
 # %% [markdown]
@@ -89,8 +90,8 @@ Panel(bench)
 # The same sick rank under each guard.
 
 # %%
-bench.turn("broken")
-display(draw_strip(bench.sweep("guard", 4), "guard"))
+spare.turn("broken")
+display(draw_strip(spare.sweep("guard", 4), "guard"))
 for guard in ("skip alone", "agree"):
     print(f"{guard}:", *one_rank_poisons_all.meetings(guard), sep="\n  ")
 
@@ -156,13 +157,13 @@ compare(bench, yours=one_rank_poisons_all.FORMS["agree"])
 # ## Contract
 
 # %%
-assert bench.turn("healthy").verdict == "healthy"
-assert bench.turn("broken").verdict == "nan", "a healthy rank is poisoned"
-assert len(bench.reading.report.harmed) == 12
-assert bench.turn("deadlock").verdict == "deadlock", "a local skip"
-assert bench.turn(guard="vote if well").verdict == "deadlock", "a vote that not all attend"
-assert bench.turn("repaired").verdict == "healthy"
-assert bench.turn(accident="NaN gradient").verdict == "healthy", "a finite loss is no proof"
+assert spare.turn("healthy").verdict == "healthy"
+assert spare.turn("broken").verdict == "nan", "a healthy rank is poisoned"
+assert len(spare.reading.report.harmed) == 12
+assert spare.turn("deadlock").verdict == "deadlock", "a local skip"
+assert spare.turn(guard="vote if well").verdict == "deadlock", "a vote that not all attend"
+assert spare.turn("repaired").verdict == "healthy"
+assert spare.turn(accident="NaN gradient").verdict == "healthy", "a finite loss is no proof"
 
 # %% [markdown]
 # **Carry away**

@@ -118,6 +118,7 @@ print("born in step", tracing.report.culprit.step, "of the block")
 # The stranger's step stands on a bench as well. One knob is the number of empty reviews.
 
 # %%
+spare = Bench(your_own_model)  # for strips and contract; the panel keeps its setting
 bench = Bench(your_own_model)
 bench.turn("broken")
 Panel(bench)
@@ -145,7 +146,7 @@ other = your_own_model.folder()
 print(other.edit("train.py", your_own_model.LOWEST))
 print("\n$ python train.py")
 print(other.run("python train.py"))
-print(bench.turn("wrong"))
+print(spare.turn("wrong"))
 
 # %% [markdown]
 # The watch is silent, and it is right: every number is finite. But the empty review now reads its own padding, twelve times, and learns from it.
@@ -201,9 +202,9 @@ print(home.run(replay).partition("...\n")[2])
 assert report.verdict == "nan"
 assert report.culprit.file == "train.py"
 assert "softmax" in report.culprit.source
-assert bench.turn("broken").verdict == bench.turn("broken", attend="nan_to_num").verdict == "nan"
-assert bench.turn("wrong").verdict == "wrong"
-assert bench.turn("repaired").verdict == "healthy"
+assert spare.turn("broken").verdict == spare.turn("broken", attend="nan_to_num").verdict == "nan"
+assert spare.turn("wrong").verdict == "wrong"
+assert spare.turn("repaired").verdict == "healthy"
 
 # %% [markdown]
 # **Carry away**
