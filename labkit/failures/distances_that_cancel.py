@@ -66,7 +66,8 @@ CLAIM = Claim(
 SOURCES = (
     "Goldberg (1991), What Every Computer Scientist Should Know About Floating-Point "
     "Arithmetic: catastrophic cancellation",
-    "Higham (2002), Accuracy and Stability of Numerical Algorithms, section 1.7",
+    "Higham (2002), Accuracy and Stability of Numerical Algorithms, section 2.5: "
+    "Sterbenz's lemma, a subtraction that is exact",
 )
 CARD = {
     "cause": "|x|² + |y|² - 2xy subtracts numbers of the size of the offset squared.",

@@ -88,9 +88,10 @@ draw_latent(vae.embed(model, cells), cells.cell_type, cells.type_names)
 # %% [markdown]
 # ### What to see
 # Each dot is a cell, placed by the two main directions of the latent space.
-# Cells of one type lie together, although the model never saw a type.
+# The model never saw a type, and yet cells of very different types lie apart: of the 15 nearest neighbours of a B cell, 14 are B cells on average.
+# The five kinds of T cell differ in few genes. They overlap.
 # More than three in four new cells have the type that most of their 15 nearest training cells have.
-# This is the healthy model that every bench in this lab starts from.
+# This is the healthy model that most benches in this lab start from. A few bring one of their own, and say so.
 
 # %% [markdown]
 # ## One training step, seen whole

@@ -149,7 +149,7 @@ display(draw_map(spare.map()))
 #
 # ## Repair
 # Write a guard. It gets `logvar`, shape (cell, latent), and returns the same shape.
-# The value must stay in [-10, 10]. The gradient must pass everywhere.
+# The value must stay in [-10, 10], on both sides. The gradient must pass everywhere, whole: a small leak is no way home.
 
 
 # %% tags=["exercise"]

@@ -108,7 +108,7 @@ display(draw_map(spare.map()))
 #
 # Second: the softplus cap is alive at 15, and its gradient is 1e-10 at 60. Its slope falls like `exp(-distance)`.
 #
-# Third: the tanh cap holds out longer. At 95 it is as dead as the clamp: in float32 `tanh` is exactly 1 from 9.01 on.
+# Third: the tanh cap holds out longer. At 95 it is as dead as the clamp: in float32 `tanh` is exactly 1 from 9.011 on.
 # A smooth cap moves the place where the layer dies. It does not remove it.
 #
 # The map: without a guard the step is well on the left and explodes on the right. The clamp is dead on both sides.

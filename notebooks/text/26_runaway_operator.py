@@ -110,7 +110,7 @@ display(draw_map(spare.map()))
 # Below: nothing explodes. The left end is as it was, since a bound does nothing below itself.
 # (The red cell is a NaN that the library keeps ready for matrices that are not finite. Nobody takes it.)
 # A contraction is the safe choice for the states and a bad one for learning.
-# The map: no eigenvalue of the chain is above 0.9, so a bound on the eigenvalues does nothing. At 0.05 and 0.4 the library makes the chain a multiple of the identity. There all singular values are equal, and *svd* is NaN.
+# The map: no eigenvalue of the chain is above 0.9, so a bound on the eigenvalues does nothing. Up to a norm of 0.9 this chain is a multiple of the identity. There all singular values are equal, and *svd* is NaN.
 #
 # Now the growth alone, from 1 to 150 steps, as a power of ten.
 
@@ -141,7 +141,7 @@ draw_curves(lines, "step", "log10 of the growth")
 #
 # ## Repair
 # Write the mixture. It gets `alpha`, shape (condition, basis), and `basis`, shape (basis, latent, latent). It returns A, shape (condition, latent, latent).
-# Where the norm of A is above 1, scale A down to 1. Elsewhere change nothing.
+# Where the norm of A is above 1, scale A down to 1. Elsewhere change nothing. Each condition has an A, and a norm, of its own.
 
 
 # %% tags=["exercise"]

@@ -31,7 +31,7 @@ bench.turn("healthy")
 # %% [markdown]
 # The cells are of one type, in two batches of 40, in the latent space of the trained VAE. A shift is trained to align them.
 # Its loss is the mean distance from each cell to the nearest one of the other batch.
-# A knob moves *all* cells by the same vector. On paper no distance changes.
+# A knob moves *all* cells by the same vector: it adds the *offset* to each of the 8 coordinates. On paper no distance changes.
 #
 # ## The guide says
 # > 所有sqrt的参数都clamp到>=0
@@ -40,7 +40,7 @@ bench.turn("healthy")
 # Its energy distance computes $\sqrt{|x|^2 + |y|^2 - 2xy}$ in float32, and that is why it needs the clamp.
 #
 # ## Predict
-# Float32 has seven digits. The cells are about 1 apart. How far from the origin may they lie until the training step is wrong by more than 1 %?
+# Float32 has seven digits. The cells are about 1 apart. How large may the number be that is added to each coordinate, until the training step is wrong by more than 1 %?
 #
 # - **A** $10^6$: seven digits, minus one
 # - **B** $10^4$
@@ -48,12 +48,12 @@ bench.turn("healthy")
 #
 # <details><summary>Answer</summary>
 #
-# **C.** It is the *squares* that are subtracted: at 32 and in 8 dimensions they are near 8000, and float32 rounds them by 0.0005. In several steps, and for neighbours that are 0.5 apart, that is enough for the gradient.
+# **C.** It is the *squares* that are subtracted: with 32 in each of 8 coordinates a cell lies at 91, the squares are near 8000, and float32 rounds them by 0.0005. In several steps, and for neighbours that are 0.5 apart, that is enough for the gradient.
 # Each power of ten in the offset costs two digits.
 # </details>
 #
 # ## Break
-# All cells lie at an offset of 100.
+# 100 is added to every coordinate of every cell.
 
 # %%
 print(bench.source("expansion"))
@@ -119,15 +119,16 @@ display(draw_map(spare.map()))
 #
 # The relative error of the squared distance is therefore near $4u\,(|x| / |x - y|)^2$: two digits for each power of ten. This is *catastrophic cancellation* [1]. The subtraction itself is exact. It only uncovers what was rounded before.
 #
-# Subtracting first costs nothing in digits: the difference of two neighbouring floats is exact [2], and what is squared afterwards is small.
+# Subtracting first costs nothing in digits: the difference of two floats within a factor of two of each other is exact (Sterbenz [2]), and what is squared afterwards is small.
 # Centring makes $|x|$ small, if one centre fits all. Float64 makes $u$ small, until $|x|$ is large again.
 #
 # 1. Goldberg (1991), What Every Computer Scientist Should Know About Floating-Point Arithmetic.
-# 2. Higham (2002), Accuracy and Stability of Numerical Algorithms, section 1.7.
+# 2. Higham (2002), Accuracy and Stability of Numerical Algorithms, section 2.5.
 #
 # ## Repair
 # Write the distances of two batches: `x` (cell, latent) and `y` (other cell, latent) to (cell, other cell), in the dtype of `x`.
 # They must hold for two groups of cells that are far apart, and in float64 at an offset of $10^7$.
+# Two cells may lie in the same place: their distance is 0, and the gradient is finite.
 
 
 # %% tags=["exercise"]

@@ -111,15 +111,15 @@ Panel(bench)
 # One knob, two rescues: the model, as in the guide's checkpoint, and everything.
 
 # %%
-stops = (0, 3, 6, 10, 25, 38, 40)
+stops = (0, 3, 5, 6, 10, 22, 23, 38, 40)
 for form in ("model", "whole"):
     spare.turn("healthy", rescue=form)
     display(draw_strip(spare.sweep("power", stops), "power"))
 
 # %% [markdown]
 # ### What to see
-# *Frozen* begins at a count of a million. Such a count passes every check for NaN and Inf.
-# From 25 on Adam's average of squares is itself Inf: those weights never move again.
+# *Frozen* begins at a count of 100 000, with one parameter, and at a million it is half of them. Such a count passes every check for NaN and Inf.
+# From 23 on Adam's average of squares is itself Inf, at first in 16 of its entries: those weights never move again.
 # *Wrong* at the left end is small: the weights are back, and Adam's averages still hold a batch that the reference run has not seen.
 #
 # ## Why

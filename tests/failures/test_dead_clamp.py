@@ -119,3 +119,7 @@ def _norm(reading) -> float:
 def _slope(form: str, value: float) -> float:
     logvar = torch.tensor(value, requires_grad=True)
     return torch.autograd.grad(FORMS[form](logvar), logvar)[0].item()
+
+
+def test_from_where_on_tanh_is_one_in_float32():
+    assert torch.tanh(torch.tensor([9.010, 9.011])).eq(1).tolist() == [False, True]

@@ -131,3 +131,8 @@ def test_another_distance_is_told_that_it_is_another():
 )
 def test_other_ways_to_subtract_first_are_answers(mine):
     assert check("distances_that_cancel", mine)
+
+
+def test_the_offset_is_that_of_each_coordinate():
+    x, _ = batches(Settings(offset=3.0))
+    assert float(x.norm(dim=1).mean()) == pytest.approx(8**0.5 * 1e3, rel=0.01)

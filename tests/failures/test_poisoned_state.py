@@ -165,3 +165,10 @@ def test_what_only_looks_like_a_rescue_is_refused(bad, told):
     result = check("poisoned_state", bad)
     assert not result
     assert told in result.hint, result
+
+
+@pytest.mark.parametrize(
+    ("power", "verdict"), [(4.0, "wrong"), (5.0, "frozen"), (22.0, "frozen"), (23.0, "inf")]
+)
+def test_where_the_memory_of_a_giant_freezes_and_where_it_overflows(bench, power, verdict):
+    assert bench.turn("healthy", rescue="model", power=power).verdict == verdict

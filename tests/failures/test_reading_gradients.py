@@ -10,7 +10,7 @@ from labkit import check, trace
 from labkit.bench import Bench
 from labkit.claims.gradient_tools import told
 from labkit.draw.torchviz_graph import draw_torchviz
-from labkit.failures.reading_gradients import FORMS, Gated, cells, encoded, loss, step
+from labkit.failures.reading_gradients import FORMS, GENES, Gated, cells, encoded, loss, step
 from labkit.guide import check_gradient_flow
 
 SAME_NORM = 0.01  # the scores carry 0.1 % of the total gradient norm
@@ -114,3 +114,8 @@ def test_a_gate_that_is_not_yet_right_is_refused(bench, mine, words):
     result = check(bench, mine)
     assert not result
     assert words in result.hint
+
+
+def test_some_gates_have_nothing_to_hear():
+    assert int(cells().counts.any(0).sum()) == 744
+    assert GENES == 765

@@ -7,7 +7,16 @@ import torch
 
 from labkit import check
 from labkit.bench import Bench
-from labkit.failures.runaway_operator import FORMS, chain, growth, learned, matrix, ways
+from labkit.failures.runaway_operator import (
+    FORMS,
+    MAP,
+    RADIUS,
+    chain,
+    growth,
+    learned,
+    matrix,
+    ways,
+)
 from labkit.models.operator import OPERATOR_OFF, OperatorModel
 from labkit.models.spectral import NormBound, spectral_norm
 
@@ -146,3 +155,16 @@ def test_power_iteration_is_an_answer():
         return A / (A.detach() @ v).norm(dim=-2, keepdim=True).clamp(min=1)
 
     assert check("runaway_operator", mine)
+
+
+def test_the_map_samples_where_all_singular_values_of_the_chain_are_equal(bench):
+    small = [norm for norm in MAP["norm"] if norm <= RADIUS]
+    assert len(small) == 2
+    for norm in small:
+        assert bench.turn("broken", operator="chain", bound="svd", norm=norm).verdict == "nan"
+
+
+def test_the_offset_is_pushed_hard_and_not_the_hardest(bench):
+    norms = {fate.name: fate.norm for fate in bench.turn("broken").report.parameters}
+    assert min(norms, key=norms.get) == "offset"
+    assert norms["offset"] > 1e7

@@ -75,6 +75,11 @@ def test_the_key_is_right(fault):
         assert found.points == LINE + CULPRIT
 
 
+def test_the_name_of_the_result_is_no_culprit():
+    poisoned = next(fault for fault in FAULTS if fault.name == "poisoned statistics")
+    assert not case_of(poisoned).accuse(line_of(poisoned), "kept").passed
+
+
 @each_fault
 def test_the_old_line_repairs_it(fault):
     case = case_of(fault)
