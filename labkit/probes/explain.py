@@ -74,6 +74,9 @@ BIRTHS = (
 )  # fmt: skip
 ELSE = ("keep this op's input inside the range where it is finite", "20_risky_operations")
 
+RATE = ("lower the learning rate: each step overshoots by more than the one before; warm it up, "
+        "and clip the gradient's norm until then", "32_clip_or_detect")  # fmt: skip
+
 QUIET = {
     Verdict.SEVERED: ("keep the value in the graph up to the loss", "12_detach"),
     Verdict.DEAD: ("let the gradient through where the value is capped: a straight-through or a "
@@ -159,6 +162,8 @@ def _cause(report: Report) -> str:
 
 def _repair(report: Report) -> tuple[str, str]:
     culprit = report.culprit
+    if "learning rate" in culprit.remark and "grows" in culprit.remark:
+        return RATE
     op = re.sub(r"Backward\d*$", "", culprit.op).lower()
     if report.verdict in (Verdict.NAN, Verdict.INF):
         if culprit.phase == "input":

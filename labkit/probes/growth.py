@@ -119,9 +119,18 @@ def _diverged(session, flow: Flow) -> Finding | None:
     grows = all(b > 2 * a for a, b in itertools.pairwise(losses))
     if not grows or losses[-1] < DIVERGED * max(losses[0], 1e-30):
         return None
-    first = session.training.moves[0]
-    writer = flow.events[first.writer] if first.writer is not None else None
-    remark = f"the loss grows from {losses[0]:.2g} to {losses[-1]:.2g}; learning rate {first.lr:g}"
+    finding = rate(
+        flow, session.training.moves[0], losses, f"in steps {min(values)} to {max(values)}"
+    )
+    finding.leaves = {id(move.leaf) for move in session.training.moves}
+    return finding
+
+
+def rate(flow: Flow, move, losses: list[float], steps: str) -> Finding:
+    """Blame the optimizer's step: each of the losses is far above the one before."""
+    writer = flow.events[move.writer] if move.writer is not None else None
+    remark = f"the loss grows from {losses[0]:.2g} to {losses[-1]:.2g} {steps}"
+    remark = f"{remark}; learning rate {move.lr:g}"
     return Finding(Verdict.EXPLODING, writer, [], remark, op="step", phase="optimizer")
 
 

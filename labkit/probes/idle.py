@@ -68,4 +68,6 @@ def _why(session, flow: Flow) -> str:
         return f"{type(session.error).__name__} came before it"
     if not flow.events:
         return "and no operator either: nothing ran"
-    return f"and the step returned {session.returned}" if session.returned else "none ran in the block"
+    return (
+        f"and the step returned {session.returned}" if session.returned else "none ran in the block"
+    )

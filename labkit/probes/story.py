@@ -11,6 +11,7 @@ from labkit.probes.frames import file_name
 from labkit.probes.headroom import headroom
 from labkit.probes.heirs import unite
 from labkit.probes.idle import idle
+from labkit.probes.outgrown import outgrown
 from labkit.probes.raised import raised
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
@@ -29,6 +30,7 @@ def tell(session) -> Report:
     quiet = [one for one in (raised(session, flow), cut) if one]
     quiet += still(session, parameters, leaves, flow, finding is not None)
     if finding is not None:
+        finding = outgrown(session, flow, finding)
         reword([finding], parameters, leaves)
     elif quiet:
         finding = min(quiet, key=lambda one: (-one.verdict.rank, one.at))
