@@ -46,10 +46,6 @@ def judged(report: Report, mine: Gradients, truth: Gradients) -> Report:
     fates = tuple(replace(f, word="wrong") if f.name in alive else f for f in report.parameters)
     if report.verdict in told:
         return replace(report, parameters=fates)
-    if not any(op.phase == "backward" for op in report.ops):
-        last = next(op for op in report.ops[::-1] if op.phase == "forward")
-        culprit = blamed(last, "nothing learns: no parameter asks for a gradient", last.name)
-        return replace(report, verdict=Verdict.SEVERED, culprit=culprit)
     cut = _first_cut(report)
     remark = f"gradients alive, and wrong by up to {share(max(off.values()))}"
     links = (Link("cut", cut.index, f"{_named(cut)} at {cut.place}"),)

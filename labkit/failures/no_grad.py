@@ -108,13 +108,12 @@ THROUGH = (
     "its statistics move. no_grad records no way back. Freeze the weights instead, and call eval()."
 )
 CHECKS = ((CASES["drifting"], Verdict.HEALTHY, THROUGH), (CASES["needless"], Verdict.HEALTHY, ""))
-NOTHING = (
-    "nothing learns any more: something cuts the graph, or everything is frozen. Freeze a half "
-    "only where `learns` is False, and let the other one ask for gradients."
-)
 HINTS = {
     Verdict.WRONG: THROUGH,
-    Verdict.SEVERED: lambda reading: NOTHING if "nothing learns" in str(reading) else "",
+    Verdict.FROZEN: "the half that does not learn gets gradients that no optimizer will use. Tell "
+    "its weights so: requires_grad_(learns).",
+    Verdict.UNTRAINED: "nothing learns any more: everything is frozen. Freeze a half only where "
+    "`learns` is False, and let the other one ask for gradients.",
 }
 
 

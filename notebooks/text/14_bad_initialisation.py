@@ -133,7 +133,7 @@ for depth in (2, 8, 24):
 #
 # ## Repair
 # Write the weights. You get `noise`, shape (fan_out, fan_in), drawn from a standard normal distribution, and the gain that somebody chose.
-# Return weights of the same shape that keep the size of a signal before a ReLU, whatever was chosen.
+# Return weights of the same shape that keep the size of a signal before a ReLU, whatever was chosen. Their mean square is what counts; you may also make them orthogonal.
 
 
 # %% tags=["exercise"]

@@ -81,6 +81,7 @@ draw_gradients(bench.reading.report)
 # %% [markdown]
 # ### What to see
 # The worst row stands on top: `score`, and all of its entries are in the column *zero*. The other twelve rows are hills.
+# The readings say 744 gates and not 765: the other 21 genes have no count in these 64 cells, so no gate of theirs could hear anything.
 # The columns for NaN, infinities and zero are there even when they are empty. A histogram without them cannot show what is missing.
 #
 # A histogram says *that* a gradient is lost. The graph says *where*.

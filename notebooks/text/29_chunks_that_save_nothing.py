@@ -117,7 +117,7 @@ display(draw_map(spare.map()))
 #
 # ## Repair
 # Write the mean distance. You get `x` (cell, latent), `y` (other cell, latent) and `rows`, the size of a chunk. Return a scalar with a gradient.
-# At no time may more than a few chunks be alive. (It is counted on tensors without numbers, so do not call `.item()`.)
+# At no time may more than a few chunks be alive. (A difference `x[:, None] - y` is as large as 8 of them.) (It is counted on tensors without numbers, so do not call `.item()`.)
 
 
 # %% tags=["exercise"]

@@ -118,7 +118,7 @@ display(draw_strip(spare.sweep("save", 4), "save"))
 # 2. Kingma and Ba (2015), Adam: a method for stochastic optimization.
 #
 # ## Repair
-# Write a save. It gets `state`, a dict of everything, and `path`, where the last good file lies. It returns nothing.
+# Write a save. It gets `state`, a dict of everything, and `path`, where the last good file lies. It returns nothing, and it does not raise: what it raises ends the training.
 # `non_finite(state)` lists what is NaN or infinite. `torch.save` writes, `path.with_suffix(".new")` is another name, and `a.replace(b)` renames `a` to `b`.
 
 # %% tags=["exercise"]

@@ -156,7 +156,7 @@ print(spare.turn("wrong"))
 #
 # ## Try it on yours
 # First on the stranger's. Write the weights of the words. You get `scores` and `mask`, both of shape (review, word); the mask is 0 where there is no word.
-# A review with words is as before. In a review without, every weight is 0.
+# A review with words is as before, also where scores are 100 or -100. In a review without, every weight is 0.
 #
 # <details><summary>Hint 1</summary>
 #
