@@ -29,12 +29,16 @@ class Calls(TorchFunctionMode):
         self.roots: list[Root] = []
         self.builders: dict[int, tuple] = {}  # id of an optimizer -> it, its line, events then
         self.emptied: set[int] = set()  # events by which a dropout left nothing
+        self.spans: list[tuple[int, int, str]] = []  # calls that ran several operators
         self.backwards = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         special = _SPECIAL.get(func)
         if special is None or torch._C._functorch.peek_interpreter_stack() is not None:
-            return func(*args, **(kwargs or {}))
+            begin, out = len(self.tape.events), func(*args, **(kwargs or {}))
+            if (end := len(self.tape.events)) > begin + 1:
+                self.spans.append((begin, end, getattr(func, "__name__", "")))
+            return out
         return special(self, func, args, kwargs or {})
 
     # Each method below stands in for one of the calls named in _SPECIAL.
@@ -197,10 +201,8 @@ class Calls(TorchFunctionMode):
                 self.roots.append(Root(tape.step, known.event, total(tensor), known.stats, now))
 
     def _watch(self, roots) -> list[Tensor]:
-        roots = (
-            [roots] if isinstance(roots, Tensor) else [r for r in roots if isinstance(r, Tensor)]
-        )
-        for tensor in roots:
+        roots = (roots,) if isinstance(roots, Tensor) else roots
+        for tensor in (roots := [root for root in roots if isinstance(root, Tensor)]):
             with torch._C._DisableTorchDispatch():
                 known = self.tape.look(tensor, None)
             if tensor.requires_grad:

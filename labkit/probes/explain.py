@@ -43,11 +43,15 @@ BIRTHS = (
     (r"exp2?$|expm1|cosh|sinh", "keep the exponent in range before exp: work with its logarithm "
      "(logsumexp, softplus, log_softmax), or cap it straight-through so that the gradient "
      "survives", "22_exploding_logvar"),
+    (r"logdet", "take torch.linalg.slogdet and look at its sign, or build the matrix so that its "
+     "determinant is positive: a Cholesky factor, or exp on the diagonal", "20_risky_operations"),
     (r"log|xlogy|entr", "do not take the logarithm of what may be 0 or negative: use the fused "
      "form (log_softmax, logsigmoid, log1p), or make the argument positive first",
      "25_log_of_almost_nothing"),
     (r"^(std|var)", "take at least two entries, or correction=0: of one entry the spread is 0/0",
      "20_risky_operations"),
+    (r"weight_norm", "start every row of the weight away from 0: a row of zeros has no direction",
+     "27_distance_at_zero"),
     (r"sqrt|norm|cdist|std|var|rsqrt", "keep the root away from 0: torch.linalg.vector_norm or "
      "cdist, or replace the zero before the root and choose it away afterwards",
      "27_distance_at_zero"),
@@ -57,7 +61,8 @@ BIRTHS = (
      "comes too late", "20_risky_operations"),
     (r"softmax|logsumexp|attention", "leave at least one entry of each row unmasked, or choose "
      "the empty rows away before the softmax", "21_masked_but_not_safe"),
-    (r"pow", "give pow a base away from 0 (fractional exponents) and away from overflow",
+    (r"pow", "give pow a positive base where the exponent is not a whole number, away from 0 "
+     "and from overflow",
      "20_risky_operations"),
     (r"lgamma|digamma", "keep the argument positive, and its differences in float64",
      "24_vanishing_dispersion"),

@@ -3,6 +3,7 @@
 import linecache
 
 from labkit.probes.blame import blame
+from labkit.probes.composite import as_written
 from labkit.probes.events import Event
 from labkit.probes.fates import fates
 from labkit.probes.finding import Finding
@@ -30,7 +31,7 @@ def tell(session) -> Report:
     quiet = [one for one in (raised(session, flow), cut) if one]
     quiet += still(session, parameters, leaves, flow, finding is not None)
     if finding is not None:
-        finding = outgrown(session, flow, finding)
+        finding = outgrown(session, flow, as_written(session, finding))
         reword([finding], parameters, leaves)
     elif quiet:
         finding = min(quiet, key=lambda one: (-one.verdict.rank, one.at))

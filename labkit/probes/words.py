@@ -3,7 +3,7 @@
 from labkit.probes.events import Event
 
 _LOGS = ("log", "log2", "log10", "log1p", "digamma", "lgamma")
-_GROWS = ("exp", "expm1", "exp2", "cosh", "sinh", "pow", "square")
+_GROWS = ("exp", "expm1", "exp2", "cosh", "sinh", "square")
 
 
 def number(value: float) -> str:
@@ -33,6 +33,10 @@ def birth_words(event: Event, walk=None) -> str:
         return _divisor_words(event.inputs[-1])
     if event.name.rstrip("_") in ("sqrt", "acos", "asin", "atanh", "acosh"):
         return f"input from {number(first.low)} to {number(first.high)}"
+    if event.name.rstrip("_") == "pow":
+        return _power_words(event)
+    if event.name.startswith(("_weight_norm", "nll_loss")) and (words := _none_words(event)):
+        return words
     if event.name.rstrip("_") in _GROWS:
         return f"input up to {number(first.high)}"
     large = max(
@@ -62,6 +66,28 @@ def _divisor_words(stats) -> str:
         one = "the divisor was zero" if stats.size == 1 else ""
         return one or f"{stats.zero} of {stats.size} divisors were zero"
     return f"divisor down to {number(stats.small)}" if stats.small == stats.small else ""
+
+
+def _power_words(event: Event) -> str:
+    """The base is the first input, unless it is a number; then that is the exponent."""
+    first, out = event.inputs[0], event.outputs[0] if event.outputs else None
+    if event.tool is not None and event.tool.target == "aten.pow.Scalar":
+        return "a negative base" if out and out.nan else f"exponent up to {number(first.high)}"
+    if out and out.nan and first.low < 0:
+        return f"{out.nan} of {out.size} bases were negative, with an exponent that is not whole"
+    if out and first.zero and out.bad:
+        return f"{first.zero} of {first.size} bases were zero"
+    return f"input up to {number(first.large)}"
+
+
+def _none_words(event: Event) -> str:
+    """A division by the second result, which is zero: norms of rows, or weights of targets."""
+    norms = event.outputs[1] if len(event.outputs) > 1 else None
+    if norms is None or not norms.zero:
+        return ""
+    if event.name.startswith("nll_loss"):
+        return "no target counts: 0 divided by 0"
+    return f"{norms.zero} of {norms.size} norms were zero"
 
 
 def _backward_words(forward: Event) -> str:
