@@ -127,7 +127,7 @@ class Calls(TorchFunctionMode):
         outputs = args[0] if args else kwargs["outputs"]
         inputs = args[1] if len(args) > 1 else kwargs["inputs"]
         inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        self._watch(outputs)
+        outputs = self._watch(outputs)
         if any(x.is_leaf and x.requires_grad for x in inputs):
             self._roots(outputs)
         feeders = self.gradients.feeders
@@ -136,7 +136,7 @@ class Calls(TorchFunctionMode):
             out = func(*args, **kwargs)
         finally:
             self.gradients.running -= 1
-        self.gradients.collect(inputs, out, feeders)
+        self.gradients.collect(inputs, out, feeders, outputs)
         return out
 
     def drop(self, func, args, kwargs):

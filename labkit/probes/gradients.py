@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from labkit.probes.events import Event
 from labkit.probes.frames import Place
@@ -56,6 +57,8 @@ class Gradients:
         self.python: list[tuple] = []  # node, event: operators run by Python inside a node
         self.wrong: list[tuple[int, int]] = []  # who wrote behind autograd, the node that suffers
         self.arrivals: list[Arrival] = []
+        self.refused: list[tuple] = []  # event, Function: a backward that gave None for an input
+        self.flat: list[tuple[int, int]] = []  # output and result of a grad without create_graph
 
     def watch(self, tensor: Tensor, maker: Event) -> None:
         """Hook the node that made this tensor, once."""
@@ -101,6 +104,8 @@ class Gradients:
         if event.inputs and maker.gradient is None:
             maker.gradient = event.inputs[0]
         for (after, _), grad in zip(node.next_functions, left, strict=False):
+            if after is not None and grad is None and isinstance(node, BackwardCFunction):
+                self.refused.append((event.index, getattr(node, "_forward_cls", None)))
             if after is not None and grad is not None:
                 self.feeders.setdefault(after, []).append((event.index, self.stats(grad)))
         self.unsettled = True
@@ -188,7 +193,7 @@ class Gradients:
         tape.claim(leaf.grad, event.index, stats)
         self.arrivals.append(Arrival(leaf, leaf.grad, tape.step, stats, event.index))
 
-    def collect(self, inputs: list[Tensor], grads, feeders: dict) -> None:
+    def collect(self, inputs: list[Tensor], grads, feeders: dict, outputs: list[Tensor]) -> None:
         """Give the results of torch.autograd.grad their makers."""
         tape = self.tape
         with torch._C._DisableTorchDispatch():
@@ -206,6 +211,9 @@ class Gradients:
                 stats = measure(grad)
                 event.outputs = (stats,)
                 tape.claim(grad, event.index, stats)
+                if not grad.requires_grad:
+                    made_of = (tape.known.get(id(o)) for o in outputs if o.requires_grad)
+                    self.flat += [(known.event, event.index) for known in made_of if known]
                 if leaf.is_leaf and leaf.requires_grad:
                     tape.events[event.forward].gradient = stats
                     event.leaf = leaf

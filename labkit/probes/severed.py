@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+from labkit.probes.copied import copied
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.misplaced import misplaced, still_frozen
 from labkit.probes.report import Fate
+from labkit.probes.unanswered import unanswered
 from labkit.probes.verdict import Verdict
 
 _WORDS = {
@@ -35,6 +37,9 @@ def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow)
             continue
         if _by_hand(session, leaf):
             parameters[place] = replace(fate, excused="its gradient was written by hand")
+            continue
+        if copied(session, flow, leaf):
+            parameters[place] = replace(fate, excused="written from what was trained")
             continue
         finding, excuse = _examine(session, flow, leaf, leaf in trained)
         if finding is None:
@@ -98,6 +103,9 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "no backward ran, and none could"
     if cuts:
         finding = _cut(flow, _likeliest(session, flow, leaf, cuts), inside)
+        finding.leaves = {leaf}
+        return finding, ""
+    if finding := unanswered(session, flow, leaf, inside):
         finding.leaves = {leaf}
         return finding, ""
     if inside - set(flow.all_sources[leaf]):
