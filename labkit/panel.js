@@ -58,7 +58,8 @@ function render({ model, el }) {
     const marks = knob.marks.map((mark, i) => {
       const room = [mark.share - (knob.marks[i - 1]?.share ?? -0.1), (knob.marks[i + 1]?.share ?? 1.1) - mark.share];
       const tight = Math.min(...room) < 0.2;
-      const side = !tight ? "" : room[0] < room[1] ? "lk-start" : "lk-end"; // words go where there is room
+      const right = mark.share < 0.1 || (mark.share < 0.9 && room[0] < room[1]);
+      const side = !tight ? "" : right ? "lk-start" : "lk-end"; // words go where there is room
       return make("button", {
         class: `lk-mark ${side}`, tabindex: -1, title: `${knob.name} = ${text(mark.value)}`, style: `left:${100 * mark.share}%`,
         onclick: () => set({ [knob.name]: mark.value }),
@@ -73,6 +74,20 @@ function render({ model, el }) {
     return make("div", { class: "lk-dial" },
       make("label", { for: id }, knob.name, make("span", { class: "lk-help" }, ` ${knob.help}`)),
       shown, input, make("div", { class: "lk-marks", "aria-hidden": "true" }, ...marks));
+  };
+
+  const settle = () => { // words that would overlap go one line down
+    for (const row of knobs.querySelectorAll(".lk-marks")) {
+      const ends = [];
+      for (const mark of row.children) {
+        const { left, right } = mark.getBoundingClientRect();
+        const free = ends.findIndex((end) => end <= left);
+        const line = free < 0 ? ends.length : free;
+        ends[line] = right + 2;
+        mark.style.setProperty("--line", line);
+      }
+      row.style.setProperty("--lines", ends.length);
+    }
   };
 
   const choice = (knob, id) => {
@@ -372,8 +387,8 @@ function render({ model, el }) {
   renew();
   el.append(panel);
   model.on("change", renew);
-  const room = new ResizeObserver(() => (own ? look() : begin()));
-  room.observe(graph);
+  const room = new ResizeObserver(() => { settle(); if (own) look(); else begin(); });
+  for (const part of [graph, knobs]) room.observe(part);
   return () => { model.off("change", renew); room.disconnect(); };
 }
 

@@ -68,9 +68,7 @@ def _row(fate: Fate, y: float) -> Iterator[Item]:
         return
     yield from _bars(fate, y)
     if fate.excused:
-        yield Words(
-            LEFT, middle, shortened(f"excused: {fate.excused}", 150, SMALL), "muted", size=SMALL
-        )
+        yield _excuse(fate, middle)
     for name, n in fate.gradient.special.items():
         yield from _special(name, n, fate.gradient.size, middle)
 
@@ -83,6 +81,16 @@ def _bars(fate: Fate, y: float) -> Iterator[Item]:
         if n:
             tall = max(2.0, (ROW - 3) * n / most)
             yield Box(LEFT + i * step, y + ROW - 1 - tall, step - 0.5, tall, "mark ok")
+
+
+def _excuse(fate: Fate, middle: float) -> Words:
+    """Why an odd gradient is no fault, on the side of its bars that has more room."""
+    bins = [i for i, n in enumerate(fate.gradient.decades) if n] or [len(DECADES) - 1]
+    step = _x(1) - _x(0)
+    before, after = LEFT + bins[0] * step - 6, LEFT + (bins[-1] + 1) * step + 6
+    right = RIGHT - after > before - LEFT
+    words = shortened(f"excused: {fate.excused}", max(RIGHT - after, before - LEFT), SMALL)
+    return Words(after if right else LEFT, middle, words, "muted", size=SMALL)
 
 
 def _special(name: str, n: int, size: int, middle: float) -> Iterator[Item]:

@@ -38,16 +38,18 @@ def _phases(bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
     runs = groupby(range(len(bars)), key=lambda i: bars[i].phase)
     phases = [(phase, list(places)) for phase, places in runs]
     ends = [scale.lefts[places[0]] - 6 for _, places in phases[1:]]
+    taken = [0.0, 0.0]  # ends of the names on the two lines below
     for (phase, places), end in zip(phases, [*ends, RIGHT], strict=False):
         left, ops = scale.lefts[places[0]], f"{len(places)} op{'s' * (len(places) > 1)}"
         fitting = (w for w in (f"{phase}, {ops}", phase) if left + width_of(w, SMALL) <= end)
         yield Words(left, HEADINGS, next(fitting, ""), "muted", size=SMALL)
-        yield from _groups(places, bars, scale)
+        yield from _groups(places, bars, scale, taken)
 
 
-def _groups(places: list[int], bars: tuple[Bar, ...], scale: Scale) -> Iterator[Item]:
+def _groups(
+    places: list[int], bars: tuple[Bar, ...], scale: Scale, ends: list[float]
+) -> Iterator[Item]:
     """A bracket below each run of ops of one module or function; names where there is room."""
-    ends = [0.0, 0.0]  # of the names on two lines
     for group, run in groupby(places, key=lambda i: bars[i].group):
         xs = [scale.lefts[i] for i in run]
         left, right = xs[0], xs[-1] + scale.thick

@@ -36,7 +36,10 @@ def lab(tmp_path_factory):
         shutil.copy(path, server.notebooks)
     write(server.notebooks / "only_panels.ipynb", CELLS)
     write(server.notebooks / "spread.ipynb", [CELLS[0], PANEL.format("watch_it_spread")])
-    write(server.notebooks / "deep.ipynb", [CELLS[0], PANEL.format("bad_initialisation")])
+    write(
+        server.notebooks / "deep.ipynb",
+        [CELLS[0], PANEL.format("bad_initialisation"), PANEL.format("risky_operations")],
+    )
     shutil.copy(ROOT / "tests" / "panel" / "toy_bench.py", server.notebooks)
     yield server
     server.close()
@@ -80,8 +83,8 @@ def spread(lab, new_page):
 
 @pytest.fixture(scope="session")
 def deep(lab, new_page):
-    """A notebook with the panel of a model of many layers, run."""
-    return with_panels(new_page(), lab, "deep", 1)
+    """A notebook with the panels of a model of many layers and of many cases, run."""
+    return with_panels(new_page(), lab, "deep", 2)
 
 
 def with_panels(page, lab, name: str, number: int):

@@ -21,6 +21,7 @@ WATCH = """() => {
   look();
   return true;
 }"""
+TOUCH = 6  # px: the padding above and below the words of a mark
 READABLE = 0.69  # of a letter's size: 0.7 as the page says, less rounding
 SEEN = "() => { cancelAnimationFrame(window.watch); return window.seen; }"
 
@@ -247,3 +248,19 @@ def test_a_graph_of_many_layers_stays_large_enough_to_read(deep):
     hand.panel.get_by_role("button", name="show all").click()
     expect(more).to_be_hidden()
     assert graph.evaluate(scale) < READABLE
+
+
+def test_no_two_marks_of_a_slider_overlap(deep):
+    for number in (0, 1):
+        boxes = Hand(deep, number).panel.evaluate(
+            """(panel) => [...panel.querySelectorAll('.lk-marks')].map((row) =>
+              [...row.children].map((mark) => {
+                const { left, right, top, bottom } = mark.getBoundingClientRect();
+                return [left, right, top, bottom];
+              }))"""
+        )
+        for marks in boxes:
+            for i, (left, right, top, bottom) in enumerate(marks):
+                for other in marks[:i]:
+                    aside = left >= other[1] or right <= other[0]
+                    assert aside or top >= other[3] - TOUCH or bottom <= other[2] + TOUCH, marks

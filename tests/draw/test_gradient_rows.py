@@ -6,8 +6,9 @@ import made
 import pytest
 
 from labkit.draw.gradients import COLUMNS, MOST, fates_of, gradients_scene
-from labkit.draw.scene import Box, Words
+from labkit.draw.scene import Box, Words, width_of
 from labkit.draw.theme import STATES
+from labkit.probes.stats import DECADES
 
 
 def words(fates, **rest):
@@ -33,6 +34,19 @@ def test_an_excused_fate_is_no_fault_and_comes_last():
     assert [fate.word for fate in fates_of(report)] == ["ok", "zero"]
     said = [i.text for i in gradients_scene(report).items if isinstance(i, Words)]
     assert any("excused: a bias before" in text for text in said)
+
+
+@pytest.mark.parametrize("decade", [5, 30, 46, 70])
+def test_an_excuse_stands_beside_its_bars(decade):
+    report = made.report(fates=("vanishing",))
+    counts = [12 if i == decade else 0 for i in range(len(DECADES))]
+    odd = replace(report.parameters[0].gradient, decades=tuple(counts))
+    fate = replace(report.parameters[0], excused="its terms cancel by design", gradient=odd)
+    items = gradients_scene(replace(report, parameters=(fate,))).items
+    words = next(i for i in items if isinstance(i, Words) and i.text.startswith("excused"))
+    bar = next(i for i in items if isinstance(i, Box) and i.role == "mark ok")
+    end = words.x + width_of(words.text, words.size)
+    assert end <= bar.x or words.x >= bar.x + bar.width
 
 
 def test_every_special_bin_is_there_also_when_it_is_empty():

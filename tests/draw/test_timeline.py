@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import made
 import pytest
@@ -9,7 +10,7 @@ from made import FINE, INF, NAN, ZERO
 
 from labkit.draw.bars import LIMITS, MOST, bars_of
 from labkit.draw.scale import BASE, DEPTH, LANE, THIN, Scale
-from labkit.draw.scene import Box, Words
+from labkit.draw.scene import Box, Words, width_of
 from labkit.draw.timeline import timeline_scene
 
 
@@ -131,3 +132,17 @@ def test_limits_are_those_of_torch():
         assert ceiling == pytest.approx(math.log10(limits.max), abs=0.01)
         assert floor == pytest.approx(math.log10(limits.tiny), abs=0.01)
         assert least == pytest.approx(math.log10(limits.tiny) + math.log10(limits.eps), abs=0.01)
+
+
+def test_no_two_names_below_the_bars_overlap():
+    ops = [made.op(0, "exp", (), group="elbo_loss", line=1)]
+    for i in range(1, 40):
+        turned = {"phase": "backward", "forward": 0} if i >= 20 else {}
+        group = "elbo_loss" if i in (17, 18, 19, 20, 21, 22) else f"group_{i // 9}"
+        ops.append(made.op(i, "exp", (), group=group, **turned))
+    items = timeline_scene(made.report(tuple(ops))).items
+    names = [i for i in items if isinstance(i, Words) and i.y > BASE + 5]
+    assert sum(name.text == "elbo_loss" for name in names) >= 2
+    for y in {name.y for name in names}:
+        row = sorted((n.x, n.x + width_of(n.text, n.size)) for n in names if n.y == y)
+        assert all(end <= start for (_, end), (start, _) in pairwise(row))
