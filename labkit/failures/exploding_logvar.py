@@ -50,8 +50,8 @@ CARD = {
 BY_HAND = (
     (
         cap,
-        "the model is well, and the guard is not what was asked: on both sides the value must stay "
-        "in [-10, 10], and a gradient that leads back must come through whole.",
+        "the model is well, the guard is not what was asked: what is in [-10, 10] stays as it is, "
+        "what is beyond comes out at the edge, and a gradient that leads back comes through whole.",
     ),
 )
 FORMS: dict[str, Form] = {

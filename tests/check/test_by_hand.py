@@ -127,7 +127,7 @@ WRONG = {
     "exploding_logvar": [
         (capped(None, 10), "[-10, 10]"),
         (capped(-10, 20), "[-10, 10]"),
-        (lambda v: v.clamp(-10, 10) + 1e-4 * (v - v.detach()), "come through whole"),
+        (lambda v: v.clamp(-10, 10) + 1e-4 * (v - v.detach()), "comes through whole"),
     ],
     "dead_clamp": [
         (inward(-torch.inf, 10), "above the range and below it"),
