@@ -158,7 +158,7 @@ def _cause(report: Report) -> str:
     line = f": {culprit.source}" if culprit.source else ""
     what = culprit.name or culprit.op
     if report.verdict is Verdict.UNTRAINED:
-        return f"{what}: {culprit.remark}{where}{line}"
+        return f"{what} ({culprit.remark}){where}{line}"
     if culprit.phase in ("input", "parameter"):
         return f"{what} was bad before any op ran: {culprit.remark}"
     remark = f" ({culprit.remark})" if culprit.remark else ""

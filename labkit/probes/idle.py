@@ -66,8 +66,6 @@ def _without_graph(flow: Flow) -> Finding | None:
 def _why(session, flow: Flow) -> str:
     if session.error is not None:
         return f"{type(session.error).__name__} came before it"
-    if not flow.events:
-        return "and no operator either: nothing ran"
-    return (
-        f"and the step returned {session.returned}" if session.returned else "none ran in the block"
-    )
+    if session.returned:
+        return f"the step returned {session.returned}"
+    return "none ran in the block" if flow.events else "nothing ran in the block"

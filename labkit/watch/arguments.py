@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.probes.given import named
+from labkit.probes.returned import NAMES
 from labkit.watch.course import plain
 from labkit.watch.holdings import owned
 from labkit.watch.randomness import is_generator
@@ -109,7 +110,11 @@ def whole(name: str, value: Any) -> int:
 def loss(result: Any) -> Tensor | float | None:
     """The loss in what a step returns."""
     if isinstance(result, dict):
-        result = result.get("loss")
-    if isinstance(result, list | tuple) and result:
-        result = result[0]
+        result = next((result[name] for name in NAMES if name in result), None)
+    if isinstance(result, list | tuple):
+        result = next((thing for thing in result if _number(thing)), None)
     return result if isinstance(result, Tensor | float) else None
+
+
+def _number(thing: Any) -> bool:
+    return isinstance(thing, float) or (isinstance(thing, Tensor) and thing.numel() == 1)

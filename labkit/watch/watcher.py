@@ -81,7 +81,7 @@ class Watch:
 
         Returns:
             What the step returned; its loss is checked if it is a tensor, a number, the first
-            of a tuple or the "loss" of a dict.
+            number of a tuple, or the "loss", "total_loss" or "train_loss" of a dict.
 
         Raises:
             Blowup: the step was not finite and the choice was to raise, or the limit is reached.

@@ -63,7 +63,7 @@ def test_what_was_frozen_is_told_with_the_line_that_froze_it(made):
 def test_a_step_that_returns_no_loss(value, words, made):
     model, run = made
     report = trace(lambda: (run(), value)[1], model)
-    assert told(report) == f"untrained: no backward, and the step returned {words}"
+    assert told(report) == f"untrained: no backward, the step returned {words}"
 
 
 def test_an_empty_block_and_one_without_a_backward(made):

@@ -52,6 +52,30 @@ def test_watches_on_two_trainings_leave_each_other_alone():
     other.close()
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda out, loss: (out, loss),
+        lambda out, loss: {"out": out, "train_loss": loss},
+        lambda out, loss: [out, loss.item()],
+    ],
+    ids=["tuple", "dict", "number"],
+)
+def test_a_bad_loss_is_seen_beside_what_else_a_step_returns(form):
+    model, optimizer = made()
+
+    def step(batch):
+        optimizer.zero_grad()
+        out = model(batch).square()
+        out.mean().backward()
+        optimizer.step()
+        return form(out, out.mean() * torch.nan)  # reported, and no backward ran from it
+
+    with watch(model, optimizer, step=step, folder=None) as watched, pytest.raises(Blowup):
+        watched(batches(1)[0])
+    assert watched.triggers[0].reason == "not finite: loss (nan)"
+
+
 def test_an_optimizer_of_another_model_is_refused():
     model, optimizer = made()
     with pytest.raises(ValueError, match=r"Adam holds none of them.*model.parameters\(\)"):
