@@ -1,7 +1,8 @@
 """The propagation graph: the program line by line, each op coloured by its health.
 
 The upper half of a cell is the value: its colour and mark, and below the name its largest
-magnitude. When the gradient that arrives at an op is sick, the lower half shows that instead.
+magnitude. When the gradient that arrives at an op is sick, the lower half says so, after the
+value's magnitude where there is room for both.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ from labkit.draw.health import (
 )
 from labkit.draw.layout import Point
 from labkit.draw.plan import CELL, LONGEST, Plan, name_of, plan
-from labkit.draw.scene import SMALL, Box, Curve, Item, Scene, Words, shortened
+from labkit.draw.scene import SMALL, Box, Curve, Item, Scene, Words, shortened, width_of
 from labkit.draw.theme import STATES
 from labkit.probes.report import Report
 
@@ -92,12 +93,20 @@ def _cell(
     middle, key = x + width / 2, str(cell.op)
     outline = "born" if _born(report) in (cell.op, *cell.folded, *cell.inside) else "hidden"
     half = gradient if gradient != "ok" else "hidden"
-    below = f"∇ {STATES[gradient].word}" if gradient != "ok" else _magnitude(report, cell, value)
+    below = _magnitude(report, cell, value)
+    if gradient != "ok":
+        below = _both("" if value in BAD else below, f"∇ {STATES[gradient].word}", width)
     yield Box(x, y, width, CELL, value, 2, f"v{key}", cell.op)
     yield Box(x, y + HALF, width, CELL - HALF, half, 2, f"g{key}")
     yield Words(middle, y + 8.5, name, f"on {value}", "middle", key=f"n{key}")
     yield Words(middle, y + 21, below, f"on {lower}", "middle", SMALL, key=f"m{key}")
     yield Box(x - 1.5, y - 1.5, width + 3, CELL + 3, outline, 3.5, f"b{key}")
+
+
+def _both(value: str, gradient: str, width: float) -> str:
+    """The value's magnitude and the word for its gradient, or the word alone."""
+    text = f"{value} {gradient}" if value and "∇" not in value else gradient
+    return text if width_of(text, SMALL) <= width - 2 else gradient
 
 
 def _magnitude(report: Report, cell: Cell, value: str) -> str:

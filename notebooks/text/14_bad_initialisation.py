@@ -75,9 +75,9 @@ draw_gradients(bench.reading.report)
 
 # %% [markdown]
 # ### What to see
-# The layers' `noise` is what their weights are made of. Their hills stand far to the left, seven powers of ten from the decoder's.
-# All of them stand at about the same place. A weight's gradient is the signal that enters, which shrinks from the first layer on, times the gradient that comes back, which shrinks from the last layer on.
-# The biases tell it apart: theirs has no signal in it, and it shrinks layer by layer towards the input.
+# The thirteen worst of 42. The decoder's hills are among the rest, seven powers of ten further to the right.
+# The layers' `noise` is what their weights are made of. All of these hills stand at about the same place. A weight's gradient is the signal that enters, which shrinks from the first layer on, times the gradient that comes back, which shrinks from the last layer on.
+# A bias has no signal in its gradient. It only shrinks on the way back, by about the gain in each layer, so the biases of the first two layers alone are among the worst.
 #
 # ## Turn
 # Take the four ways to start badly, one at a time. Begin each with *healthy*.

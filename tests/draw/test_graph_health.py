@@ -245,3 +245,11 @@ def test_scissors_stand_at_the_first_cut_alone():
 def test_where_the_way_goes_on_the_later_cut_has_the_scissors():
     report = made.report(straight_through(False), ("none", "ok"))
     assert {edge.op for edge in fold(report).edges if edge.cut} >= {7}
+
+
+def test_a_sick_gradient_leaves_the_value_where_both_have_room():
+    wide = made.program((FINE, replace(FINE, large=37.0)), (FINE, INF))
+    wide = (*wide[:3], replace(wide[3], name="a_wide_name"), *wide[4:])
+    assert live(made.report(wide))["m3"][1] == "37 ∇ ∞"
+    assert live(made.report(made.program((FINE, FINE), (FINE, NAN))))["m3"][1] == "∇ NaN"
+    assert live(made.report(made.program((FINE, INF), (FINE, INF))))["m3"][1] == "∇ ∞"
