@@ -251,5 +251,6 @@ def test_a_sick_gradient_leaves_the_value_where_both_have_room():
     wide = made.program((FINE, replace(FINE, large=37.0)), (FINE, INF))
     wide = (*wide[:3], replace(wide[3], name="a_wide_name"), *wide[4:])
     assert live(made.report(wide))["m3"][1] == "37 ∇ ∞"
-    assert live(made.report(made.program((FINE, FINE), (FINE, NAN))))["m3"][1] == "∇ NaN"
+    small = made.program((FINE, replace(FINE, large=1.2e-20)), (FINE, NAN))
+    assert live(made.report(small))["m3"][1] == "∇ NaN", "no room for both"
     assert live(made.report(made.program((FINE, INF), (FINE, INF))))["m3"][1] == "∇ ∞"
