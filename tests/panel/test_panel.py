@@ -201,3 +201,16 @@ def test_every_knob_of_the_exploding_logvar_over_its_range(knob):
     assert "error" not in seen
     assert len(seen) > 1
     panel.close()
+
+
+def test_a_slider_leaves_a_repair_where_it_is_and_a_form_takes_its_place():
+    bench = Bench("exploding_logvar")
+    panel = Panel(bench)
+    bench.turn(repair=lambda logvar: logvar.clamp(-10, 10))
+    mine = bench.repair
+    panel.settings = {**panel.settings, "shift": 20.0}
+    assert bench.settings.shift == 20.0
+    assert bench.repair is mine
+    panel.settings = {**panel.settings, "guard": "straight-through"}
+    assert bench.repair is None
+    assert bench.reading.verdict == "healthy"
