@@ -71,6 +71,7 @@ draw_graph(bench.turn("lost").report)
 
 # %% [markdown]
 # ### What to see
+# In a box stands the largest value, and then *∇* if the gradient that arrives is lost.
 # All values are well, from top to bottom. Below the cells there are two large numbers, near $10^7$: the squares, and the product. The `sub` makes 0 to 40 out of them.
 # Then the clamp: it is healthy, it only hides what came out negative. Then the root, where the gradient is lost.
 # Histogram and graph can only tell of numbers that are not finite. How wrong the finite ones are needs the truth beside it:
