@@ -110,7 +110,7 @@ THROUGH = (
 CHECKS = ((CASES["drifting"], Verdict.HEALTHY, THROUGH), (CASES["needless"], Verdict.HEALTHY, ""))
 HINTS = {
     Verdict.WRONG: THROUGH,
-    Verdict.FROZEN: "the half that does not learn gets gradients that no optimizer will use. Tell "
+    Verdict.FROZEN: "the half that does not learn gets a gradient, but no optimizer holds it. Tell "
     "its weights so: requires_grad_(learns).",
     Verdict.UNTRAINED: "nothing learns any more: everything is frozen. Freeze a half only where "
     "`learns` is False, and let the other one ask for gradients.",
