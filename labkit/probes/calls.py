@@ -27,7 +27,7 @@ class Calls(TorchFunctionMode):
         self.tape, self.recorder, self.gradients = tape, recorder, gradients
         self.notes: list[Note] = []
         self.roots: list[Root] = []
-        self.builders: dict[int, tuple] = {}  # id of an optimizer -> it, its line, events then
+        self.builders: dict[int, tuple] = {}  # id -> optimizer, its line, events and notes then
         self.emptied: set[int] = set()  # events by which a dropout left nothing
         self.spans: list[tuple[int, int, str]] = []  # calls that ran several operators
         self.backwards = 0
@@ -156,8 +156,8 @@ class Calls(TorchFunctionMode):
             if frame is not None and frame.f_code is _ADD_GROUP:
                 optimizer = frame.f_locals["self"]
                 if id(optimizer) not in self.builders:
-                    events = len(self.tape.events)
-                    self.builders[id(optimizer)] = (optimizer, self.tape.here(3), events)
+                    marks = len(self.tape.events), len(self.notes)
+                    self.builders[id(optimizer)] = (optimizer, self.tape.here(3), *marks)
                 break
             frame = frame.f_back if frame is not None else None
         return func(*args, **kwargs)

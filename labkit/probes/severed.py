@@ -8,6 +8,7 @@ from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.misplaced import misplaced, still_frozen
 from labkit.probes.report import Fate
+from labkit.probes.shared import shared
 from labkit.probes.unanswered import unanswered
 from labkit.probes.verdict import Verdict
 
@@ -69,7 +70,7 @@ def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> 
         note = last.get(leaf)
         if note is None or note.value or final is None or leaf not in final.frozen:
             continue
-        if (members and leaf not in members) or _on_purpose(session, note, leaf):
+        if (members and leaf not in members) or _on_purpose(session, flow, note, leaf):
             continue
         parameters[place] = replace(fate, word="none")
         source = flow.sources.get(leaf)
@@ -81,9 +82,11 @@ def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> 
     return found
 
 
-def _on_purpose(session, note, leaf: int) -> bool:
+def _on_purpose(session, flow: Flow, note, leaf: int) -> bool:
     """Switched off before it ever had a gradient; or one came after all; or too early to tell."""
     mine = [a.event for a in session.gradients.arrivals if id(a.leaf) == leaf]
+    if not mine and shared(session, flow, note, leaf):
+        return False
     if not mine or min(mine) > note.at or max(mine) > note.at:
         return True
     backward = any(a.event > note.at for a in session.gradients.arrivals)

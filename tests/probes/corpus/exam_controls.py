@@ -136,7 +136,7 @@ def double_deep_q_learning(_):
 
 
 @healthy("Haarnoja et al. 2018: twin critics, learned temperature, actor frozen out of its critics")
-def soft_actor_critic(_):
+def soft_actor_critic_that_freezes_its_critics(_):
     torch.manual_seed(0)
     actor = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 4))
     critics = nn.ModuleList(

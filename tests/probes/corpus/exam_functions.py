@@ -42,7 +42,7 @@ def binary_code_that_is_drawn(broken):
     "enter.weight enter.bias",
     "Neftci et al. 2019: spikes without a surrogate gradient",
 )
-def spikes_without_a_surrogate(broken):
+def spiking_network_without_a_surrogate(broken):
     class Spike(torch.autograd.Function):
         @staticmethod
         def forward(ctx, v):

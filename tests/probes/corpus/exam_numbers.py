@@ -87,7 +87,7 @@ def depth_of_an_empty_ray(broken):
     "?",
     GH + "NVIDIA/trt-samples-for-hackathon-cn/issues/88",
 )
-def variance_as_a_difference_of_squares(broken):
+def layer_norm_of_offset_features(broken):
     class Norm(nn.Module):
         def __init__(self, width):
             super().__init__()

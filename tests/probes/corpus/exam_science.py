@@ -34,7 +34,7 @@ def trained(model, loss_of, steps=1, lr=1e-3):
     "one.weight two.weight two.bias",
     GH + "pyg-team/pytorch_geometric/issues/61",
 )
-def degree_of_negative_edge_weights(broken):
+def graph_convolution_over_negative_edges(broken):
     class GCN(nn.Module):
         def __init__(self):
             super().__init__()

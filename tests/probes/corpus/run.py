@@ -13,6 +13,20 @@ from tests.probes.corpus import (
     backward,
     births,
     controls,
+    exam,
+    exam_controls,
+    exam_controls_again,
+    exam_controls_methods,
+    exam_controls_more,
+    exam_depths,
+    exam_functions,
+    exam_likelihoods,
+    exam_mechanisms,
+    exam_numbers,
+    exam_schedules,
+    exam_science,
+    exam_training,
+    exam_vision,
     finite,
     fresh,
     fresh_controls,
@@ -68,6 +82,27 @@ UNSEEN: tuple[Case, ...] = tuple(
 UNSEEN_AGAIN: tuple[Case, ...] = tuple(
     case
     for room in (unseen_again, unseen_again_training, unseen_again_controls)
+    for case in room.corpus.cases
+)
+
+EXAM: tuple[Case, ...] = tuple(
+    case
+    for room in (
+        exam,
+        exam_vision,
+        exam_training,
+        exam_schedules,
+        exam_science,
+        exam_likelihoods,
+        exam_mechanisms,
+        exam_functions,
+        exam_numbers,
+        exam_depths,
+        exam_controls,
+        exam_controls_more,
+        exam_controls_methods,
+        exam_controls_again,
+    )
     for case in room.corpus.cases
 )
 
