@@ -116,13 +116,20 @@ DEADS = (
 CUTS = (
     (r"no_grad|requires_grad", "run it with gradients on; freeze by the optimizer's list "
      "instead", "11_no_grad"),
-    (r"item|numpy|tolist|tensor|argmax|gt|ge|lt|le|eq|one_hot", "stay in tensors and in "
+    (r"^grad$", "take it with create_graph=True, so that the loss leads through it",
+     "12_detach"),
+    (r"item|numpy|tolist|tensor|argmax|^(gt|ge|lt|le|eq|ne)$|one_hot", "stay in tensors and in "
      "differentiable ops: torch.stack for a list, softmax for argmax", "13_item"),
     (r"zero", "call zero_grad before backward, not between backward and step",
      "15_reading_gradients"),
     (r"copy|mul_|add_|fill|_$", "write to a new tensor: backward needs the old values",
      "12_detach"),
 )  # fmt: skip
+
+RETURNS = (
+    "return a gradient for every input of forward that should learn, in its order",
+    "12_detach",
+)
 
 
 def explain(report: Report) -> Card:
@@ -181,6 +188,8 @@ def _repair(report: Report) -> tuple[str, str]:
                 ("42_crash_and_recovery"),
             )
         return _first(BIRTHS, op) or ELSE
+    if report.verdict is Verdict.SEVERED and culprit.phase == "backward":
+        return RETURNS
     if report.verdict is Verdict.SEVERED:
         return _first(CUTS, op) or QUIET[Verdict.SEVERED]
     if report.verdict is Verdict.UNTRAINED:

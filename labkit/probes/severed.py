@@ -77,6 +77,8 @@ def _switched_off(session, flow: Flow, parameters: list[Fate], leaves: dict) -> 
         finding = Finding(Verdict.SEVERED, flow.events[source] if source is not None else None)
         finding.op, finding.phase, finding.place = "requires_grad_", "forward", note.place
         finding.remark, finding.at = "it was switched off and never on again", note.at
+        if shared(session, flow, note, leaf):
+            finding.remark = "the teacher that it freezes shares it: give that one a deep copy"
         finding.leaves = {leaf}
         found.append(finding)
     return found

@@ -48,6 +48,7 @@ def test_a_backward_that_returns_none_is_named_where_it_returns():
     assert [fate.name for fate in report.harmed] == ["bound"]
     assert report.culprit.op == "BoundedBackward"
     assert report.culprit.source == "return grad * bound, None"
+    assert "return a gradient for every input" in report.explain().repair
 
 
 def test_a_backward_that_returns_none_is_no_fault_where_the_gradient_comes_another_way():
@@ -73,6 +74,7 @@ def test_a_derivative_without_a_graph_is_named():
     assert report.verdict is Verdict.SEVERED
     assert report.culprit.op == "grad"
     assert report.culprit.source.startswith("(slope,) = torch.autograd.grad(")
+    assert "create_graph=True" in report.explain().repair
     assert [fate.name for fate in report.harmed] == ["0.weight", "0.bias", "2.weight"]
 
 
@@ -121,6 +123,7 @@ def test_a_body_that_its_teacher_froze_is_named():
     report = siblings(True)
     assert report.verdict is Verdict.SEVERED
     assert report.culprit.op == "requires_grad_"
+    assert "deep copy" in report.culprit.remark
     assert {fate.name for fate in report.harmed} == {"body.weight", "body.bias"}
 
 
