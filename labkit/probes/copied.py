@@ -10,10 +10,8 @@ def copied(session, flow: Flow, leaf: int) -> bool:
     """
     if leaf in session.training.members():
         return False
-    writers = [e.index for e in flow.events if leaf in e.mutates and e.phase == "forward"]
+    writers = [i for i in flow.writers.get(leaf, ()) if flow.events[i].phase == "forward"]
     if not writers:
         return False
     trained = {id(arrival.leaf) for arrival in session.gradients.arrivals}
-    above = flow._spread(writers, flow._before)
-    sources = (flow.events[i] for i in above if flow.events[i].phase == "source")
-    return any(id(event.leaf) in trained for event in sources if event.leaf is not None)
+    return any(id(flow.events[index].leaf) in trained for index in flow.over(writers))

@@ -14,10 +14,13 @@ class Flow:
         self.children: dict[int, list[int]] = {}
         self.sources: dict[int, int] = {}  # id of a leaf -> its first source event
         self.all_sources: dict[int, list[int]] = {}
+        self.writers: dict[int, list[int]] = {}  # id of a tensor -> the events that changed it
         for event in self.events:
             if event.phase == "source" and event.leaf is not None:
                 self.sources.setdefault(id(event.leaf), event.index)
                 self.all_sources.setdefault(id(event.leaf), []).append(event.index)
+            for tensor in event.mutates:
+                self.writers.setdefault(tensor, []).append(event.index)
             for parent in event.parents:
                 self.children.setdefault(parent, []).append(event.index)
         self.latest = {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}

@@ -10,7 +10,7 @@ def shared(session, flow: Flow, note, leaf: int) -> bool:
     """
     if not _taken_before(session, note, leaf):
         return False
-    written = {event.index for event in flow.events if leaf in event.mutates}
+    written = set(flow.writers.get(leaf, ()))
     states = written.union(flow.all_sources.get(leaf, ()))
     readers = {i for state in states for i in flow.children.get(state, ())} - written
     return {flow.events[i].graph for i in readers & flow.above} == {True, False}
