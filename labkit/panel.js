@@ -387,7 +387,8 @@ function render({ model, el }) {
   renew();
   el.append(panel);
   model.on("change", renew);
-  const room = new ResizeObserver(() => { settle(); if (own) look(); else begin(); });
+  const fit = () => { settle(); if (own) look(); else begin(); };
+  const room = new ResizeObserver(() => requestAnimationFrame(fit)); // it may resize what is observed
   for (const part of [graph, knobs]) room.observe(part);
   return () => { model.off("change", renew); room.disconnect(); };
 }
