@@ -48,6 +48,10 @@ class Flow:
         """Everything that depends on a leaf."""
         return self._spread(self.all_sources.get(leaf, ()), self._after)
 
+    def after(self, event: int) -> set[int]:
+        """Everything that depends on the result of an event."""
+        return self._spread([event], self._after)
+
     def over(self, losses: Iterable[int]) -> set[int]:
         """What these losses depend on; how a leaf got its value is another story."""
         asked = frozenset(losses)

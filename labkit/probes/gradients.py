@@ -58,7 +58,7 @@ class Gradients:
         self.wrong: list[tuple[int, int]] = []  # who wrote behind autograd, the node that suffers
         self.arrivals: list[Arrival] = []
         self.refused: list[tuple] = []  # event, Function: a backward that gave None for an input
-        self.flat: list[tuple[int, int]] = []  # output and result of a grad without create_graph
+        self.derived: list[tuple] = []  # autograd.grad: its output, its result, with a graph?
 
     def watch(self, tensor: Tensor, maker: Event) -> None:
         """Hook the node that made this tensor, once."""
@@ -211,9 +211,9 @@ class Gradients:
                 stats = measure(grad)
                 event.outputs = (stats,)
                 tape.claim(grad, event.index, stats)
-                if not grad.requires_grad:
-                    made_of = (tape.known.get(id(o)) for o in outputs if o.requires_grad)
-                    self.flat += [(known.event, event.index) for known in made_of if known]
+                made_of = (tape.known.get(id(o)) for o in outputs if o.requires_grad)
+                derived = ((of.event, event.index, grad.requires_grad) for of in made_of if of)
+                self.derived.extend(derived)
                 if leaf.is_leaf and leaf.requires_grad:
                     tape.events[event.forward].gradient = stats
                     event.leaf = leaf

@@ -39,11 +39,15 @@ def _last_line(function, node):
 
 def _flat(session, flow: Flow, leaf: int) -> Finding | None:
     """torch.autograd.grad without create_graph: what it gives is a number to the loss."""
-    below = flow.below(leaf)
-    found = [made for of, made in session.gradients.flat if of in below and made in flow.above]
-    if not found:
+    below, found = flow.below(leaf), None
+    for of, made, graph in session.gradients.derived:
+        if of in below and graph:
+            below = below | flow.after(made)  # a derivative of this one depends on the leaf too
+        elif of in below and made in flow.above:
+            found = made if found is None else found
+    if found is None:
         return None
-    event = flow.events[min(found)]
+    event = flow.events[found]
     path = flow.way(event.index, flow.above)
     remark = "without create_graph=True the derivative carries no gradient back"
     return Finding(Verdict.SEVERED, event, path, remark, op="grad", phase="forward", at=event.index)

@@ -82,6 +82,25 @@ def test_a_derivative_with_a_graph_is_silent():
     assert field(True).verdict is Verdict.HEALTHY
 
 
+def curved(create_graph):
+    model, x = two_layers()
+    x.requires_grad_()
+
+    def step():
+        (slope,) = torch.autograd.grad(model(x)[:, 0].sum(), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x, create_graph=create_graph)
+        return (bend - 1).square().mean() + model[2].bias.square().sum()
+
+    return trace(step, model, torch.optim.Adam(model.parameters()))
+
+
+def test_a_second_derivative_without_a_graph_is_named():
+    report = curved(False)
+    assert report.verdict is Verdict.SEVERED
+    assert report.culprit.source.startswith("(bend,) = torch.autograd.grad(")
+    assert curved(True).verdict is Verdict.HEALTHY
+
+
 def test_a_derivative_that_only_weighs_the_terms_of_a_loss_is_silent():
     model, x = two_layers()
     optimizer = torch.optim.Adam(model.parameters())
