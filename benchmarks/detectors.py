@@ -8,7 +8,8 @@ import torch
 from labkit.probes.verdict import Verdict
 from tests.probes.corpus.case import Case
 from tests.probes.corpus.rivals import RIVALS, ask, judge
-from tests.probes.corpus.run import CASES, FRESH, GRIST, HELD_OUT, HELD_OUT_AGAIN, Score, run, score
+from tests.probes.corpus.run import Score, run, score
+from tests.probes.corpus.sets import SETS, about
 
 OURS = "labkit.trace"
 
@@ -55,22 +56,14 @@ def table(cases: tuple[Case, ...]) -> str:
     return "\n".join(rows)
 
 
-SETS = {
-    "programs that the tracer was built with": CASES,
-    "GRIST's PyTorch programs": GRIST,
-    "held out (learned from afterwards)": HELD_OUT,
-    "held out again": HELD_OUT_AGAIN,
-    "fresh": FRESH,
-}
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--group", help="only one group of programs")
     group = parser.parse_args().group
     torch.set_num_threads(1)
-    for title, cases in SETS.items():
+    for name, cases in SETS.items():
         chosen = tuple(case for case in cases if group in (None, case.group))
         if chosen:
             faulty = sum(not case.healthy for case in chosen)
-            print(f"\n{title}: {len(chosen)}, {faulty} of them faulty")
+            print(f"\n{about(name)} {len(chosen)} programs, {faulty} of them faulty")
             print(table(chosen))

@@ -1,0 +1,1 @@
+"""Programs from public reports that the tracer was built with."""
