@@ -193,12 +193,16 @@ class Calls(TorchFunctionMode):
         self.tape.claim(tensor, event.index, stats)
 
     def _roots(self, roots) -> None:
-        tape = self.tape
         for tensor in self._watch(roots):
-            known = tape.known.get(id(tensor))
-            if known is not None:
-                now = len(tape.events)
-                self.roots.append(Root(tape.step, known.event, total(tensor), known.stats, now))
+            self._root(tensor)
+
+    def _root(self, tensor: Tensor):
+        """Note a loss; returns the event that made it, if one is known."""
+        tape, seen = self.tape, self.tape.known.get(id(tensor))
+        if seen is None:
+            return None
+        self.roots.append(Root(tape.step, seen.event, total(tensor), seen.stats, len(tape.events)))
+        return tape.events[seen.event]
 
     def _watch(self, roots) -> list[Tensor]:
         roots = (roots,) if isinstance(roots, Tensor) else roots
@@ -213,12 +217,8 @@ class Calls(TorchFunctionMode):
 
     def returned(self, tensor: Tensor) -> None:
         """What a step returned counts as its loss if no backward ran in it."""
-        known = self.tape.known.get(id(tensor))
-        if known is not None:
-            maker = self.tape.events[known.event]
+        if (maker := self._root(tensor)) is not None:
             maker.cut = maker.live and maker.graph and not tensor.requires_grad
-            now = len(self.tape.events)
-            self.roots.append(Root(self.tape.step, known.event, total(tensor), known.stats, now))
 
     def _settle(self) -> None:
         if self.gradients.unsettled:

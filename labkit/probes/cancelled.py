@@ -2,7 +2,7 @@
 
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
-from labkit.probes.flow import Flow
+from labkit.probes.flow import Flow, spread
 from labkit.probes.verdict import Verdict
 
 
@@ -35,9 +35,4 @@ def _meeting(events: list[Event], arrivals: list[Event]) -> Event | None:
 
 def _upstream(events: list[Event], start: int) -> set[int]:
     """A backward node and every node between it and the loss."""
-    todo, seen = [start], {start}
-    while todo:
-        fresh = [parent for parent, _ in events[todo.pop()].fed if parent not in seen]
-        seen.update(fresh)
-        todo.extend(fresh)
-    return seen
+    return spread([start], lambda index: (parent for parent, _ in events[index].fed))

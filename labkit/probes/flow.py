@@ -1,6 +1,6 @@
 """Which events lie below a tensor, which above a loss."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from labkit.probes.events import Event
 
@@ -28,7 +28,7 @@ class Flow:
         self.of_leaf: dict[int, list] = {}  # what a leaf received, where its whole step is finite
         self._over: dict[frozenset, set[int]] = {}
         self._sum_up({step for (step, _), a in self.latest.items() if a.stats.bad})
-        self.above = self._spread(self.losses, self._before)
+        self.above = spread(self.losses, self._before)
 
     def _sum_up(self, sick: set[int]) -> None:
         for (step, leaf), arrival in self.latest.items():
@@ -46,17 +46,17 @@ class Flow:
 
     def below(self, leaf: int) -> set[int]:
         """Everything that depends on a leaf."""
-        return self._spread(self.all_sources.get(leaf, ()), self._after)
+        return spread(self.all_sources.get(leaf, ()), self._after)
 
     def after(self, event: int) -> set[int]:
         """Everything that depends on the result of an event."""
-        return self._spread([event], self._after)
+        return spread([event], self._after)
 
     def over(self, losses: Iterable[int]) -> set[int]:
         """What these losses depend on; how a leaf got its value is another story."""
         asked = frozenset(losses)
         if asked not in self._over:
-            self._over[asked] = self._spread(asked, self._above)
+            self._over[asked] = spread(asked, self._above)
         return self._over[asked]
 
     def _above(self, index: int) -> tuple[int, ...]:
@@ -76,12 +76,13 @@ class Flow:
             path.append(min(step))
         return [self.events[index] for index in path]
 
-    @staticmethod
-    def _spread(start: Iterable[int], neighbours) -> set[int]:
-        seen, todo = set(start), list(start)
-        while todo:
-            for other in neighbours(todo.pop()):
-                if other not in seen:
-                    seen.add(other)
-                    todo.append(other)
-        return seen
+
+def spread(start: Iterable[int], neighbours: Callable[[int], Iterable[int]]) -> set[int]:
+    """These events and all that can be reached from them."""
+    seen, todo = set(start), list(start)
+    while todo:
+        for other in neighbours(todo.pop()):
+            if other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return seen

@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from labkit.probes.blame import Walk
 from labkit.probes.finding import Finding
-from labkit.probes.flow import Flow
+from labkit.probes.flow import Flow, spread
 from labkit.probes.verdict import Verdict
 from labkit.probes.words import birth_words
 
@@ -145,4 +145,4 @@ def _zeroed(flow: Flow, move) -> Finding:
 
 
 def _ancestors(flow: Flow, start: int) -> set[int]:
-    return flow._spread([start], lambda i: flow.events[i].parents)
+    return spread([start], lambda i: flow.events[i].parents)

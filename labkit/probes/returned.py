@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from labkit.probes.flow import spread
+
 NAMES = ("loss", "total_loss", "train_loss")  # looked for first, in this order
 
 
@@ -96,13 +98,11 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _made_of_all(numbers: list[Tensor], tape) -> list[Tensor]:
     """The last of several numbers, if all the others went into it: a sum and its terms."""
     made = {tape.look(tensor, None).event: tensor for tensor in numbers}
-    todo = [max(made)] if made else []
-    above = set(todo)
-    while todo:
-        fresh = [parent for parent in tape.events[todo.pop()].parents if parent not in above]
-        above.update(fresh)
-        todo.extend(fresh)
-    return [made[max(made)]] if made and above >= set(made) else []
+    if not made:
+        return []
+    last = max(made)
+    above = spread([last], lambda index: tape.events[index].parents)
+    return [made[last]] if above >= set(made) else []
 
 
 def _wrong(value: Any, tape) -> ValueError:
