@@ -7,30 +7,27 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from labkit.probes.backwards import Backwards
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
-from labkit.probes.notes import Note, Root, total
+from labkit.probes.notes import Note
 from labkit.probes.record import Recorder
 from labkit.probes.tape import Tape
 
 _ADD_GROUP = inspect.unwrap(torch.optim.Optimizer.add_param_group).__code__
 
 
-class Calls(TorchFunctionMode):
+class Calls(Backwards):
     """Sees the user's calls by name and hands all but a few straight on."""
 
     def __init__(self, tape: Tape, recorder: Recorder, gradients: Gradients):
-        super().__init__()
-        self.tape, self.recorder, self.gradients = tape, recorder, gradients
+        super().__init__(tape, recorder, gradients)
         self.notes: list[Note] = []
-        self.roots: list[Root] = []
         self.builders: dict[int, tuple] = {}  # id -> optimizer, its line, events and notes then
         self.emptied: set[int] = set()  # events by which a dropout left nothing
         self.spans: list[tuple[int, int, str]] = []  # calls that ran several operators
-        self.backwards = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         special = _SPECIAL.get(func)
@@ -110,35 +107,6 @@ class Calls(TorchFunctionMode):
         self._note("data =", args[0])
         return out
 
-    def backward(self, func, args, kwargs):
-        """Tensor.backward and torch.autograd.backward."""
-        roots = args[0] if args else kwargs.get("tensors", ())
-        self._roots(roots)
-        self.backwards += 1
-        self.gradients.running += 1
-        try:
-            return func(*args, **kwargs)
-        finally:
-            self.gradients.running -= 1
-            self._settle()
-
-    def grad(self, func, args, kwargs):
-        """torch.autograd.grad: its results are gradients too."""
-        outputs = args[0] if args else kwargs["outputs"]
-        inputs = args[1] if len(args) > 1 else kwargs["inputs"]
-        inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        outputs = self._watch(outputs)
-        if any(x.is_leaf and x.requires_grad for x in inputs):
-            self._roots(outputs)
-        feeders = self.gradients.feeders
-        self.gradients.running += 1
-        try:
-            out = func(*args, **kwargs)
-        finally:
-            self.gradients.running -= 1
-        self.gradients.collect(inputs, out, feeders, outputs)
-        return out
-
     def drop(self, func, args, kwargs):
         """A dropout is told apart from a product with zeros that the user wrote."""
         first = len(self.tape.events)
@@ -192,39 +160,6 @@ class Calls(TorchFunctionMode):
         event.outputs = (stats,)
         self.tape.claim(tensor, event.index, stats)
 
-    def _roots(self, roots) -> None:
-        for tensor in self._watch(roots):
-            self._root(tensor)
-
-    def _root(self, tensor: Tensor):
-        """Note a loss; returns the event that made it, if one is known."""
-        tape, seen = self.tape, self.tape.known.get(id(tensor))
-        if seen is None:
-            return None
-        self.roots.append(Root(tape.step, seen.event, total(tensor), seen.stats, len(tape.events)))
-        return tape.events[seen.event]
-
-    def _watch(self, roots) -> list[Tensor]:
-        roots = (roots,) if isinstance(roots, Tensor) else roots
-        for tensor in (roots := [root for root in roots if isinstance(root, Tensor)]):
-            with torch._C._DisableTorchDispatch():
-                known = self.tape.look(tensor, None)
-            if tensor.requires_grad:
-                self.gradients.watch(tensor, self.tape.events[known.event])
-            else:
-                self.tape.cut(known)
-        return roots
-
-    def returned(self, tensor: Tensor) -> None:
-        """What a step returned counts as its loss if no backward ran in it."""
-        if (maker := self._root(tensor)) is not None:
-            maker.cut = maker.live and maker.graph and not tensor.requires_grad
-
-    def _settle(self) -> None:
-        if self.gradients.unsettled:
-            with torch._C._DisableTorchDispatch():
-                self.gradients.settle()
-
 
 _T = torch.Tensor
 _DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
@@ -246,5 +181,8 @@ _SPECIAL = {
     torch.autograd.backward: Calls.backward,
     torch.autograd.grad: Calls.grad,
     _T.is_leaf.__get__: Calls.building,
+    _T.grad_fn.__get__: Calls.hook,
+    _T.register_hook: Calls.hook,
+    _T.register_post_accumulate_grad_hook: Calls.hook,
     **dict.fromkeys(_DROPOUTS, Calls.drop),
 }

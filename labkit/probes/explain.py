@@ -74,10 +74,17 @@ BIRTHS = (
      "14_bad_initialisation"),
     (r"nll|cross_entropy", "keep at least one target that counts, or skip a batch without any",
      "21_masked_but_not_safe"),
+    (r"accumulategrad", "empty the gradients before the backward: what is bad in .grad stays bad, "
+     "whatever is added to it", "10_accumulation"),
     (r"add.?cdiv|addcmul|step|foreach", "give the optimizer room: a larger eps in half "
      "precision, a smaller step, clipping before it", "33_poisoned_state"),
 )  # fmt: skip
 ELSE = ("keep this op's input inside the range where it is finite", "20_risky_operations")
+
+FORWARD = (
+    "run the forward pass inside the traced step: then its lines are known",
+    "45_your_own_model",
+)
 
 RATE = ("lower the learning rate: each step overshoots by more than the one before; warm it up, "
         "and clip the gradient's norm until then", "32_clip_or_detect")  # fmt: skip
@@ -161,7 +168,8 @@ def _excuses(report: Report) -> str:
 
 def _cause(report: Report) -> str:
     culprit = report.culprit
-    where = f" at {culprit.place}" if culprit.file else ""
+    before = ", in a graph from before the trace" if _before(report) else ""
+    where = f" at {culprit.place}" if culprit.file else before
     line = f": {culprit.source}" if culprit.source else ""
     what = culprit.name or culprit.op
     if report.verdict is Verdict.UNTRAINED:
@@ -172,12 +180,21 @@ def _cause(report: Report) -> str:
     return f"{what}{remark} in the {culprit.phase} phase{where}{line}"
 
 
+def _before(report: Report) -> bool:
+    """Whether the culprit belongs to a graph that was made before the trace."""
+    op = report.ops[report.culprit.position] if report.culprit.position is not None else None
+    forward = report.ops[op.forward] if op is not None and op.forward is not None else op
+    return forward is not None and forward.kind == "graph"
+
+
 def _repair(report: Report) -> tuple[str, str]:
     culprit = report.culprit
     if "learning rate" in culprit.remark and "grows" in culprit.remark:
         return RATE
     op = re.sub(r"Backward\d*$", "", culprit.op).lower()
     if report.verdict in (Verdict.NAN, Verdict.INF):
+        if culprit.phase == "input" and _before(report):
+            return FORWARD
         if culprit.phase == "input":
             return "look at the data where it is loaded; drop or impute what is not finite", (
                 "42_crash_and_recovery"

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from labkit.probes.events import Event
-from labkit.probes.frames import Place
+from labkit.probes.frames import NOWHERE, Place
 from labkit.probes.measure import flipped, measure, respan
+from labkit.probes.native import below
 from labkit.probes.stats import PART, Stats, histogram
 from labkit.probes.tape import Tape
 
@@ -54,6 +55,7 @@ class Gradients:
         self.storages: list = []  # weak handles: these addresses stay theirs
         self.unsettled = False
         self.running = 0  # backward calls under way
+        self.hooked = False  # Python code may run inside the backward of this step
         self.python: list[tuple] = []  # node, event: operators run by Python inside a node
         self.wrong: list[tuple[int, int]] = []  # who wrote behind autograd, the node that suffers
         self.arrivals: list[Arrival] = []
@@ -72,6 +74,15 @@ class Gradients:
             if not maker.graph:
                 self._inside(maker)
         self.handles.append(node.register_hook(partial(self.ran, maker.index)))
+
+    def adopt(self, root: Tensor) -> None:
+        """Hook the nodes of a graph that was made before the trace; nobody knows their lines."""
+        self.hooked = True
+        for node in below([root]):
+            if node not in self.nodes and not hasattr(node, "variable"):
+                maker = self.tape.add("source", "graph", node.name(), NOWHERE)
+                self.nodes[node] = maker.index
+                self.handles.append(node.register_hook(partial(self.ran, maker.index)))
 
     def _inside(self, event: Event) -> None:
         """Ops of a custom Function run without a graph of their own: nothing is cut there."""
@@ -223,6 +234,7 @@ class Gradients:
     def turn(self) -> None:
         """A new step: forget the graphs of the last one, so that their memory can go."""
         self._forget()
+        self.hooked = False
         self.nodes.clear()
         self.python.clear()
         self.feeders.clear()

@@ -18,6 +18,7 @@ from labkit.probes.tools import tool_of
 _SHIFTS = {"neg", "add", "sub", "rsub", "mul", "div"}  # with a number, they keep the order
 _RISING = {"exp", "log", "log1p", "sqrt", "relu", "softplus", "sigmoid", "tanh"}  # so do these
 _FORETOLD = _SHIFTS | _RISING
+_saved_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _ENGINE = _engine_run_backward.__code__
 
 
@@ -52,6 +53,8 @@ class Recorder(TorchDispatchMode):
         tape, graph = self.tape, torch.is_grad_enabled()
         if self.gradients.unsettled and torch._C._current_autograd_node() is None:
             self.gradients.settle()
+        if _saved_hooks(True) is not None:
+            self.gradients.hooked = True
         if tool.name == "detach" and not self.bypass and isinstance(args[0], Tensor):
             return self._alias(func, args, kwargs)
         if tool.name == "lift_fresh" and not tape.knows(args[0]):

@@ -153,6 +153,8 @@ class Tape(Names):
         name = self.called(tensor, frame) if frame is not None else ""
         if trainable:
             self.names[id(tensor)] = ("guess", name or "leaf", tensor)
+        if tensor.grad_fn is not None:
+            return "graph", name or "a result from before the trace"
         return "parameter" if trainable else "input" if tensor.dim() else "constant", name
 
     def _leaf(self, tensor: Tensor, event: Event, frame) -> None:

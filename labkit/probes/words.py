@@ -15,6 +15,8 @@ def birth_words(event: Event, walk=None) -> str:
     """Why this op made a bad value, as far as its inputs tell."""
     if event.phase == "source":
         return _source_words(event)
+    if event.name == "AccumulateGrad":
+        return _added_words(event.outputs[0])
     if event.phase == "backward" and event.forward is not None and walk is not None:
         return _backward_words(walk.events[event.forward])
     if event.tool is not None and event.tool.unset:
@@ -53,6 +55,12 @@ def _source_words(event: Event) -> str:
         if count
     ]
     return f"{' and '.join(words)} of {stats.size} entries before any op"
+
+
+def _added_words(stats) -> str:
+    if stats.nan:
+        return f"{stats.nan} NaN of {stats.size} entries were in .grad before this backward"
+    return f"{stats.bad} Inf of {stats.size} entries: in .grad before this backward, or too large"
 
 
 def _low_words(stats) -> str:

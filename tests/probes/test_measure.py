@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from labkit import trace
 from labkit.probes.gradients import Gradients
-from labkit.probes.measure import COUNTED, glance, measure, respan
+from labkit.probes.measure import COUNTED, LARGE, glance, measure, respan
 from labkit.probes.stats import DECADES, PART, histogram, zeros
 from labkit.probes.tape import Tape
 
@@ -187,3 +187,31 @@ def test_the_gradient_of_what_is_subtracted_has_the_other_sign():
     left, right = ops[0].outputs
     assert (right.low, right.high, right.large) == (-left.high, -left.low, left.large)
     assert left.low != -left.high
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(FLOATS, min_size=1, max_size=12), st.sampled_from([torch.float32, torch.float64]))
+def test_many_entries_are_bounded_like_few(values, dtype):
+    few = torch.tensor(values, dtype=torch.float32).to(dtype)
+    many = measure(few.repeat(LARGE // len(few) + 1).reshape(1, -1).expand(2, -1))
+    one = measure(few)
+    assert (many.word, many.first_bad and many.first_bad[1]) == (
+        one.word,
+        one.first_bad and one.first_bad[0],
+    )
+    if one.large == one.large:
+        assert (many.low, many.high, many.large) == (one.low, one.high, one.large)
+
+
+def test_a_nan_with_a_sign_is_a_nan_among_many():
+    signed = torch.tensor([-1], dtype=torch.int32).view(torch.float32)
+    assert signed.isnan()
+    for others in (torch.ones(LARGE), -torch.ones(LARGE), torch.linspace(-1, 1, LARGE)):
+        assert measure(torch.cat([others, signed])).nan == 1
+
+
+def test_a_view_that_only_turns_the_sign():
+    turned = torch.complex(torch.zeros(LARGE), torch.linspace(1, 2, LARGE)).conj().imag
+    assert turned.is_neg()
+    stats = measure(turned)
+    assert (stats.low, stats.high) == (-2.0, -1.0)
