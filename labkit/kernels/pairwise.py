@@ -8,7 +8,6 @@ share a tile, a tile is seen from its middle, and pairs still near are subtracte
 """
 
 from dataclasses import dataclass
-from itertools import repeat
 from math import frexp, inf, log2
 from typing import NamedTuple
 
@@ -16,6 +15,9 @@ import torch
 from torch import Tensor
 
 from labkit.kernels.cloud import BLOCK, Cloud
+from labkit.kernels.side import Side, close
+
+_WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Tiling:
     """How the pairs are cut into tiles, and which of them a matrix product may not decide.
 
     Args:
-        block: points on a side of a tile. 512² float32 numbers (1 MB) stay in the cache.
+        block: points on a side of a tile.
         near: a pair is near when d² < near · |a|², with a seen from the middle. Other pairs have a
             relative error of about 6e-8 / near at most. Larger: slower. Smaller: less exact.
         near_double: the same in float64.
@@ -58,60 +60,24 @@ def distance_sum(
         Coincident rows add nothing to any of them. NaN or Inf in either cloud gives NaN.
     """
     if 0 in (len(a.weight), len(b.weight)):
-        empty = (torch.zeros_like(c.points).t()[c.point_of] for c in (a, b))
+        empty = (c.to_rows(torch.zeros_like(c.points)) for c in (a, b))
         return 0.0, *(g if wanted else None for g, wanted in zip(empty, (to_a, to_b), strict=True))
     double = 2.0 if b is a else 1.0
     to_p = torch.zeros_like(a.points) if to_a else None
     to_q = to_p if b is a else torch.zeros_like(b.points) if to_b else None
-    with torch.autocast(a.points.device.type, enabled=False):
+    # Nothing in here is differentiated: calls are quicker where torch knows it.
+    with torch.autocast(a.points.device.type, enabled=False), torch.inference_mode():
         total = _add_up(a.points, a.weight, b.points, b.weight, to_p, to_q, tiling)
     both = ((to_p, a), (to_q, b))
-    gradients = (None if g is None else (g * double).t()[c.point_of] for g, c in both)
+    gradients = (None if g is None else c.to_rows(g * double) for g, c in both)
     return total * double, *gradients
 
 
 def _unit(p: Tensor, q: Tensor) -> float:
     """The power of two in which the largest coordinate is near 1: squares cannot overflow."""
-    top = max(float(p.abs().max()), float(q.abs().max()))
+    top = max(abs(float(end)) for side in (p, q) for end in torch.aminmax(side))
     limit = round(-log2(torch.finfo(p.dtype).tiny))
     return 2.0 ** max(-limit, min(limit, frexp(top)[1])) if 0 < top < inf else 1.0
-
-
-class _Side(NamedTuple):
-    """Points (last axis) seen from a centre, and what their tiles have added to them so far.
-
-    `rows` are the coordinates p, in a unit, then 1, then |p|²; `points` are as they came, so that
-    no digit is lost. `found` holds w · (rows of the other points), with w = 1/d.
-    """
-
-    points: Tensor
-    weight: Tensor
-    gradient: Tensor | None
-    rows: Tensor
-    weighed: Tensor
-    found: Tensor
-
-    @classmethod
-    def of(cls, points: Tensor, weight: Tensor, gradient, centre: Tensor, unit: float) -> "_Side":
-        rows = points.new_empty(len(points) + 2, points.shape[1])
-        p = torch.sub(points / unit, centre / unit, out=rows[:-2])
-        rows[-2] = 1.0
-        torch.sum(p * p, 0, out=rows[-1])
-        weighed = rows if bool((weight == 1).all()) else rows * weight
-        return cls(points, weight, gradient, rows, weighed, torch.zeros_like(rows))
-
-    def cut(self, block: int) -> list["_Side"]:
-        parts = (repeat(None) if t is None else t.split(block, -1) for t in self)
-        return [_Side(*part) for part in zip(*parts, strict=False)]
-
-    def close(self, share: float) -> float:
-        """Adds what the tiles found to the gradient; returns this side's part of the sum."""
-        p, square, pull, sums = self.rows[:-2], self.rows[-1], self.found[:-2], self.found[-2]
-        total = sums * square
-        if self.gradient is not None:
-            self.gradient.addcmul_(p, sums).sub_(pull)
-            total -= share * (p * pull).sum(0)
-        return float((self.weight * total).double().sum())
 
 
 class _Plan(NamedTuple):
@@ -120,11 +86,18 @@ class _Plan(NamedTuple):
     same: bool
     plain: bool
     unit: float
-    tile: Tensor
+    memory: Tensor
     tiling: Tiling
 
-    def row_sums(self, w: Tensor, b: _Side) -> Tensor:
-        return w.sum(1) if self.plain else w @ b.weight  # sum rounds less where terms are alike
+    def tile(self, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """Memory for a tile, and its bits: floats that are not negative sort like their bits."""
+        w = self.memory[: rows * columns].view(rows, columns)
+        return w, w.view(_WHOLE[w.dtype])
+
+    def row_sums(self, w: Tensor, b: Side, out: Tensor) -> Tensor:
+        if self.plain:  # sum rounds less where terms are alike
+            return torch.sum(w, 1, out=out)
+        return torch.mv(w, b.weight, out=out)
 
 
 def _middle(p: Tensor) -> Tensor:
@@ -132,51 +105,50 @@ def _middle(p: Tensor) -> Tensor:
     return p[:, :: p.shape[1] // 32 + 1].median(1, keepdim=True).values
 
 
+def _spread(p: Tensor, centre: Tensor) -> Tensor:
+    """Median squared distance from a centre of some columns of `p`."""
+    return (p[:, :: p.shape[1] // 64 + 1] - centre).square().sum(0).median()
+
+
 def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
     """The sum over all pairs of columns of p and q; where q is p, of a column with later ones."""
     centre, unit = _middle(p), _unit(p, q)
-    a = _Side.of(p, wp, to_p, centre, unit)
-    b = a if q is p else _Side.of(q, wq, to_q, centre, unit)
-    tile = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
-    plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, tile, tiling)
+    a = Side.of(p, wp, to_p, centre, unit)
+    b = a if q is p else Side.of(q, wq, to_q, centre, unit)
+    memory = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
+    plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, memory, tiling)
     blocks, total = b.cut(tiling.block), 0.0
-    for i, block in enumerate(a.cut(tiling.block)):
-        first, own = i if plan.same else 0, _middle(block.points)
-        spread = (block.points - own).square().sum(0).median()
-        if not (own - centre).square().sum() > 4 * spread:
+    for i, block in enumerate(blocks if plan.same else a.cut(tiling.block)):
+        first, own = i if plan.same else 0, _middle(block.rows[:-2])
+        if not own.square().sum() > 4 * _spread(block.rows[:-2], own):
             total += _strip(block, blocks[first:], plan)
             continue
         # a cluster far from the rest: seen from the centre, all of its own pairs would be near
         rest = (None if t is None else t[..., first * tiling.block :] for t in b[:3])
-        here, others = (_Side.of(*side, own, unit) for side in (block[:3], rest))
-        total += _strip(here, others.cut(tiling.block), plan) + _close(unit, here, others)
-    return total + _close(unit, *((a,) if plan.same else (a, b)))
+        here, others = (Side.of(*side, own * unit + centre, unit) for side in (block[:3], rest))
+        total += _strip(here.cut(tiling.block)[0], others.cut(tiling.block), plan)
+        total += close(unit, here, others)
+    return total + close(unit, *((a,) if plan.same else (a, b)))
 
 
-def _close(unit: float, *sides: _Side) -> float:
-    """Adds what the tiles found to the gradients; returns the sum of the distances."""
-    wanted = sum(side.gradient is not None for side in sides)
-    return unit * sum(side.close(len(sides) / wanted) for side in sides) if wanted else 0.0
-
-
-def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
+def _strip(a: Side, others: list[Side], plan: _Plan) -> float:
     """Adds w · (rows of the other point) of one block and the others to both sides.
 
     Returns the distances that no side holds: those subtracted; without gradients, all.
     """
-    p, one, square = a.rows[:-2], a.rows[-2:-1], a.rows[-1:]
-    left = torch.cat([-2 * p, square, one]).t().contiguous()
-    limit, weighed = _limit(square[0], plan.tiling), a.weighed.contiguous()
-    pull, sums, total = torch.zeros_like(p).t().contiguous(), torch.zeros_like(limit), 0.0
-    largest, value_only = float(limit.amax()), a.gradient is None and others[0].gradient is None
-    for b in others:
-        diagonal = plan.same and b is others[0]
+    left, limit, total = a.left(), _limit(a.rows[-1], plan.tiling), 0.0
+    tiles = {n: plan.tile(len(limit), n) for n in {b.rows.shape[1] for b in others}}
+    largest = limit.amax().view(_WHOLE[limit.dtype]).item()
+    value_only = a.gradient is None and others[0].gradient is None
+    pull, sums = torch.zeros_like(a.across), limit.new_zeros(len(others), len(limit))
+    for number, (b, row_sums) in enumerate(zip(others, sums.unbind(), strict=True)):
+        diagonal = plan.same and number == 0
         half = 0.5 if diagonal else 1.0  # the diagonal tile holds each of its pairs twice
-        w = plan.tile[: p.shape[1] * b.rows.shape[1]].view(p.shape[1], -1)
+        w, bits = tiles[b.rows.shape[1]]
         torch.mm(left, b.rows, out=w)
         if diagonal:
             w.fill_diagonal_(inf)
-        near = _near(w, limit) if w.amin().item() < largest else None
+        near = _near(w, limit) if bits.amin().item() < largest else None
         if near is not None:
             if near[0].shape[0] > plan.tiling.dense * w.numel() and w.dtype == torch.float32:
                 total += _in_double(a, b, diagonal, plan.tiling)
@@ -186,17 +158,18 @@ def _strip(a: _Side, others: list[_Side], plan: _Plan) -> float:
         w.sqrt_()
         if value_only:
             d = w.fill_diagonal_(0.0) if diagonal else w
-            total += float(a.weight @ plan.row_sums(d, b)) * half * plan.unit
+            total += float(a.weight @ plan.row_sums(d, b, row_sums)) * half * plan.unit
             continue
         w.reciprocal_()  # 0 for a point and itself, and for pairs that were subtracted
-        sums.add_(plan.row_sums(w, b), alpha=half)
+        plan.row_sums(w, b, row_sums)
         if a.gradient is not None:
-            pull.addmm_(w, b.weighed[:-2].t(), alpha=half)
+            pull.addmm_(w, b.across, alpha=half)
         if b.gradient is not None:
-            b.found.addmm_(weighed, w, alpha=half)
+            b.found.addmm_(a.weighed, w, alpha=half)
         else:
             b.found[-2].add_(w.sum(0) if plan.plain else a.weight @ w)
-    a.found[-2].add_(sums)
+    sums[0] *= 0.5 if plan.same else 1.0
+    a.found[-2].add_(sums.sum(0))
     a.found[:-2].add_(pull.t())
     return total
 
@@ -216,7 +189,7 @@ def _near(w: Tensor, limit: Tensor) -> tuple[Tensor, Tensor] | None:
     return rows[i], j
 
 
-def _in_double(a: _Side, b: _Side, same: bool, tiling: Tiling) -> float:
+def _in_double(a: Side, b: Side, same: bool, tiling: Tiling) -> float:
     """The pairs of one tile in float64, seen from the tile's own middle."""
     wide = [
         (s.points.double(), s.weight.double(), None if s.gradient is None else s.gradient.double())
@@ -230,7 +203,7 @@ def _in_double(a: _Side, b: _Side, same: bool, tiling: Tiling) -> float:
     return total
 
 
-def _subtracted(a: _Side, b: _Side, rows: Tensor, columns: Tensor, half: float, chunk) -> float:
+def _subtracted(a: Side, b: Side, rows: Tensor, columns: Tensor, half: float, chunk) -> float:
     """Pairs of columns of a and b by subtraction; for a pair that coincides all is 0."""
     total = 0.0
     for i, j in zip(rows.split(chunk), columns.split(chunk), strict=True):

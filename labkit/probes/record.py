@@ -19,6 +19,7 @@ _SHIFTS = {"neg", "add", "sub", "rsub", "mul", "div"}  # with a number, they kee
 _RISING = {"exp", "log", "log1p", "sqrt", "relu", "softplus", "sigmoid", "tanh"}  # so do these
 _FORETOLD = _SHIFTS | _RISING
 _saved_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_running_node = torch._C._current_autograd_node
 _ENGINE = _engine_run_backward.__code__
 
 
@@ -51,8 +52,10 @@ class Recorder(TorchDispatchMode):
 
     def record(self, tool, func, args, kwargs, frame):
         tape, graph = self.tape, torch.is_grad_enabled()
-        if self.gradients.unsettled and torch._C._current_autograd_node() is None:
+        if self.gradients.unsettled and _running_node() is None:
             self.gradients.settle()
+        if self.gradients.running and _running_node() is None:
+            return func(*args, **kwargs)  # the ones from which a backward starts
         if _saved_hooks(True) is not None:
             self.gradients.hooked = True
         if tool.name == "detach" and not self.bypass and isinstance(args[0], Tensor):
@@ -76,9 +79,9 @@ class Recorder(TorchDispatchMode):
         event.tool, event.graph, event.live = tool, graph, live and not tool.shaped
         event.bypass = self.bypass
         if frame.f_code is _ENGINE:
-            event.phase, event.node = "backward", torch._C._current_autograd_node().name()
+            event.phase, event.node = "backward", _running_node().name()
         if event.phase == "backward":
-            self.gradients.python.append((torch._C._current_autograd_node(), event.index))
+            self.gradients.python.append((_running_node(), event.index))
         if scalars:
             self._scalars(event, scalars, fed)
         event.inputs, event.fed = tuple(inputs), tuple(fed)
@@ -118,7 +121,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _phase(self, frame, graph: bool) -> str:
-        if self.gradients.running and torch._C._current_autograd_node() is not None:
+        if self.gradients.running and _running_node() is not None:
             return "backward"
         return "optimizer" if self.tape.optimizing and not graph else "forward"
 

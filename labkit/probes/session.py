@@ -11,6 +11,7 @@ from labkit.probes.ends import End, final_gradients
 from labkit.probes.given import flat, named
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import measure
+from labkit.probes.pages import keep_pages
 from labkit.probes.record import Recorder
 from labkit.probes.report import Report
 from labkit.probes.shadow import BOUND, Shadow
@@ -87,6 +88,7 @@ class Tracing:
             )
         if not self.tape.last_frame:
             self.tape.last_frame = id(sys._getframe(1))
+        keep_pages()
         self._note_buffers()
         _ACTIVE.session = self
         try:

@@ -181,6 +181,9 @@ def test_torchs_own_copies_are_no_ops_of_the_users():
     report = trace(lambda: torch.exp(w).detach().sum() + torch.exp(w).sum())
     forward = [op.name for op in report.ops if op.phase == "forward"]
     assert forward == ["exp", "detach", "sum", "exp", "sum", "add"]
+    w.register_hook(lambda grad: grad * 2)  # now the recorder looks on during the backward
+    report = trace(lambda: torch.exp(w).sum())
+    assert [op.name for op in report.ops if op.phase == "forward"] == ["exp", "sum"]
 
 
 def test_every_storage_handle_is_freed(monkeypatch):
