@@ -29,26 +29,29 @@ class Cloud:
     def of(cls, x: Tensor, block: int = BLOCK) -> "Cloud":
         """Merges and orders the rows of `x` (row, axis)."""
         x = x.detach()
-        first, point_of = _distinct(x)
-        order = _median_splits(x[first], block)
+        first, point_of, count = _distinct(x)
+        order = _median_splits(x if len(first) == len(x) else x[first], block)
         rank = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))
-        weight = torch.bincount(point_of, minlength=len(first)).to(x.dtype)
-        return cls(x[first[order]].t().contiguous(), weight[order], rank[point_of])
+        points = x.index_select(0, first[order]).t().contiguous()
+        return cls(points, count[order].to(x.dtype), rank[point_of])
 
     def to_rows(self, columns: Tensor) -> Tensor:
         """From (axis, point) to (row, axis)."""
         return columns.index_select(1, self.point_of).t()
 
 
-def _distinct(x: Tensor) -> tuple[Tensor, Tensor]:
-    """One row for each distinct row of `x`, and for every row its place among those."""
-    every = torch.arange(len(x), device=x.device)
-    direction = torch.arange(1, x.shape[1] + 1, device=x.device).double().sin()
-    keys, place = (x.double() * direction).sum(1).unique(return_inverse=True)
-    first = torch.empty_like(every[: len(keys)]).scatter_(0, place, every)
-    merged = len(keys) < len(x) and torch.equal(x[first[place]], x)
+def _distinct(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A row for each distinct row of `x`; for every row its place among those; how many have it."""
+    rows = x.double().cpu().numpy()
+    # Equal rows must get equal keys to the last bit: einsum adds up each row in the same order.
+    keys = np.einsum("ij,j->i", rows, np.sin(np.arange(1, x.shape[1] + 1)))
+    found = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+    first, place, count = (torch.from_numpy(part).to(x.device) for part in found[1:])
+    if len(first) < len(x) and torch.equal(x[first[place]], x):
+        return first, place, count
     # Unequal rows can share a key. Then nothing is merged: slower, not less exact.
-    return (first, place) if merged else (every, every)
+    every = torch.arange(len(x), device=x.device)
+    return every, every, torch.ones_like(every)
 
 
 def _median_splits(x: Tensor, block: int) -> Tensor:
