@@ -102,6 +102,7 @@ class Calls(Backwards):
         tape = self.tape
         if id(args[0]) in tape.known and isinstance(args[1], Tensor):
             event = self._event("data", [tape.look(args[1], None).event])
+            event.live = args[1].requires_grad
             self._claim(args[0], event)
             event.mutates = (id(args[0]),)
         self._note("data =", args[0])

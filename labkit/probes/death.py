@@ -11,13 +11,19 @@ from labkit.probes.verdict import Verdict
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
     *("convolution", "addcmul", "native_batch_norm", "native_layer_norm"),
 }
-_ZEROED = {"pow", "lerp", "where", "masked_fill", "index_fill", "masked_scatter", "fill"}
+_ZEROED = {"pow", "lerp", "fill"}
+_BOUNDED = {"clamp", "clamp_min", "clamp_max", "threshold", "nan_to_num"}  # here 0 is no factor
 _STRAIGHT = ("threshold_backward", "leaky_relu_backward", "hardtanh_backward")  # in pieces
+STRAIGHT = "a function that is straight in pieces has no second derivative"
+_UNDERFLOWS = {"exp", "exp2", "sigmoid", "erfc", "_softmax", "softmax"}
 _BOUNDS = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0), "hardtanh": (-1.0, 1.0)}
 
 
-def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
-    """Where the gradient of one parameter died in every traced step, or why it may."""
+def death(session, flow: Flow, leaf: int, alone: bool = False) -> tuple[Finding | None, str]:
+    """Where the gradient of one parameter died in every traced step, or why it may.
+
+    `alone`: nothing else is trained either, so that a missing second derivative is no excuse.
+    """
     arrivals = [a for a in session.gradients.arrivals if id(a.leaf) == leaf]
     roots = [root for a in arrivals for root in _roots(flow.events, flow.events[a.event])]
     written = [root for root in roots if root.forward is None]
@@ -31,7 +37,7 @@ def death(session, flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     findings = []
     for root in roots:
         excuse = _excuse(session, flow, root)
-        if excuse:
+        if excuse and not (alone and excuse == STRAIGHT):
             return None, excuse
         findings.append(_finding(session, flow, root))
     return min(findings, key=lambda finding: finding.at), ""
@@ -63,7 +69,9 @@ def _inside(events: list[Event], node: Event) -> list[Event]:
     """
     ops = [events[index] for index in node.inner]
     alive = [op for op in ops if any(stats.large > 0 for stats in op.inputs[:1])]
-    return [op for op in alive if _zero(op) and 0 not in op.scalars]
+    meant = (op for op in alive if 0 in op.scalars and op.name.rstrip("_") not in _BOUNDED)
+    written = {op.index for op in meant}
+    return [op for op in alive if _zero(op) and op.index not in written]
 
 
 def _by_python(op: Event) -> Finding:
@@ -75,6 +83,7 @@ def _finding(session, flow: Flow, node: Event) -> Finding:
     """Blame the node; a product with zeros is the fault of what made the zeros."""
     forward, emptied = flow.events[node.forward], session.calls.emptied
     zero = forward if forward.index in emptied else _zeros(flow, forward, emptied)
+    zero = zero or _underflow(flow, node) or _made_real(flow, node)
     if zero is not None:
         forward, node = zero, _backward_of(flow, zero) or node
     remark = _words(forward)
@@ -106,6 +115,37 @@ def _zeros(flow: Flow, event: Event, emptied: set[int]) -> Event | None:
     return None
 
 
+def _underflow(flow: Flow, node: Event) -> Event | None:
+    """The op nearest above that left a gradient only where this one is flat: on a diagonal.
+
+    ``exp(-d)`` of far points is zero but for a point and itself, and there the root of d, its
+    square and its size have no slope.
+    """
+    first = flow.events[node.forward].inputs[:1]
+    if not first or not 0 < first[0].zero < first[0].size:
+        return None
+    while node.fed:
+        node = flow.events[max(node.fed, key=lambda pair: pair[1].large)[0]]
+        forward = flow.events[node.forward] if node.forward is not None else None
+        if forward is not None and forward.name.rstrip("_") in _UNDERFLOWS:
+            return forward if forward.outputs and forward.outputs[0].zero > 0 else None
+    return None
+
+
+def _made_real(flow: Flow, node: Event) -> Event | None:
+    """The cast that dropped the imaginary part, if the gradient of that part died here."""
+    if not node.name.startswith(("Complex", "Imag")):
+        return None
+    while node.fed:
+        node = flow.events[node.fed[0][0]]
+        forward = flow.events[node.forward] if node.forward is not None else None
+        if forward is not None and forward.inputs and forward.outputs:
+            was, now = forward.inputs[0].dtype, forward.outputs[0].dtype
+            if was.startswith("complex") and not now.startswith("complex"):
+                return forward
+    return None
+
+
 def _excuse(session, flow: Flow, node: Event) -> str:
     forward = flow.events[node.forward]
     if forward.index in session.calls.emptied:
@@ -114,11 +154,13 @@ def _excuse(session, flow: Flow, node: Event) -> str:
         return reason
     losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
-        return "the loss is zero already"
+        zero = _zeros(flow, forward, set())
+        if zero is None or not zero.bad_input:  # finite over infinite is zero, and no success
+            return "the loss is zero already"
     if 0 in forward.scalars and (_multiplies(forward) or forward.name.rstrip("_") in _ZEROED):
         return "multiplied by a constant zero"
     if forward.name in _STRAIGHT:
-        return "a function that is straight in pieces has no second derivative"
+        return STRAIGHT
     if not _multiplies(forward):
         return ""
     for parent in _factors(flow, forward):

@@ -18,6 +18,7 @@ class Event:
             "around",
             "inner",
             "error",
+            "applied",
         ),
     )
 
@@ -43,6 +44,7 @@ class Event:
         self.leaf = None
         self.error = 0.0  # shadow mode: relative error against float64
         self.inner = ()  # backward: operators that Python ran inside this node
+        self.applied = None  # the custom Function in whose forward it ran, where that was called
         self.around = ()  # source: modules that ran when it was first used
 
     @property

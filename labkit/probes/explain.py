@@ -133,6 +133,12 @@ CUTS = (
      "12_detach"),
 )  # fmt: skip
 
+APPLIED = (
+    "hand to apply every tensor that should learn, and call no floating result of it not "
+    "differentiable; checkpoint with use_reentrant=False",
+    "12_detach",
+)
+
 RETURNS = (
     "return a gradient for every input of forward that should learn, in its order",
     "12_detach",
@@ -207,6 +213,8 @@ def _repair(report: Report) -> tuple[str, str]:
         return _first(BIRTHS, op) or ELSE
     if report.verdict is Verdict.SEVERED and culprit.phase == "backward":
         return RETURNS
+    if report.verdict is Verdict.SEVERED and culprit.remark.startswith("what leaves"):
+        return APPLIED
     if report.verdict is Verdict.SEVERED:
         return _first(CUTS, op) or QUIET[Verdict.SEVERED]
     if report.verdict is Verdict.UNTRAINED:

@@ -41,9 +41,10 @@ def _was_trainable(session, leaf) -> bool:
 
 def _inside(session, event) -> bool:
     """Does a running module of the user's hide this leaf in a list, a dict or a plain tensor?"""
-    if not any(root in event.around for root in session.models):
+    around = event.around or tuple(m for root in session.models for m in root.modules())
+    if not any(root in around for root in session.models):
         return False
-    for module in event.around:
+    for module in around:
         for name, value in vars(module).items():
             if not name.startswith("_") and (where := _within(value, event.leaf, name)):
                 session.hidden[id(event.leaf)] = where
@@ -55,6 +56,8 @@ def _within(value, leaf, path: str) -> str:
     """The path to a leaf inside plain containers, "" if it is not there."""
     if value is leaf:
         return path
+    if isinstance(value, torch.Tensor):
+        return path if _cast_of(value, leaf) else ""
     if isinstance(value, torch.nn.Module):
         found = next((n for n, p in value.named_parameters() if p is leaf), None)
         return f"{path}.{found}" if found else ""
@@ -64,15 +67,29 @@ def _within(value, leaf, path: str) -> str:
     return ""
 
 
+def _cast_of(value, leaf) -> bool:
+    """Was this tensor made from the leaf by a cast or a copy alone?"""
+    node = value.grad_fn
+    while node is not None and type(node).__name__ in ("ToCopyBackward0", "CloneBackward0"):
+        node = node.next_functions[0][0]
+    return node is not value.grad_fn and getattr(node, "variable", None) is leaf
+
+
 def _fate(session, name: str, leaf) -> Fate:
     arrivals = [a for a in session.gradients.arrivals if a.leaf is leaf]
     shape = tuple(leaf.shape)
-    if not arrivals:
+    if not arrivals or (all(a.taken for a in arrivals) and _missed(session, leaf)):
         return Fate(name, shape, "none", None)
     forgiven = scaled_steps(session)
     counted = [a for a in arrivals if a.step not in forgiven] or arrivals
     last = arrivals[-1]
     return Fate(name, shape, _word(counted), last.histogram, last.norm)
+
+
+def _missed(session, leaf) -> bool:
+    """Did its optimizer find nothing in .grad, whenever it stepped?"""
+    moves = [move for move in session.training.moves if move.leaf is leaf]
+    return bool(moves) and all(move.gradient is None for move in moves)
 
 
 def _word(arrivals) -> str:

@@ -27,6 +27,7 @@ class Flow:
         self.largest: dict[int, float] = {}  # the largest entry of a step's gradients
         self.of_leaf: dict[int, list] = {}  # what a leaf received, where its whole step is finite
         self._over: dict[frozenset, set[int]] = {}
+        self.flat = {event.index for event in self.events if _flat(event)}
         self._sum_up({step for (step, _), a in self.latest.items() if a.stats.bad})
         self.above = spread(self.losses, self._before)
 
@@ -75,6 +76,14 @@ class Flow:
                 break
             path.append(min(step))
         return [self.events[index] for index in path]
+
+
+def _flat(event: Event) -> bool:
+    """A normalisation that found no spread in any of its groups: all are divided by root eps."""
+    if event.name not in ("native_group_norm", "native_layer_norm") or len(event.outputs) < 3:
+        return False
+    scale = event.outputs[2]
+    return scale.size > 1 and scale.low == scale.high > event.inputs[0].large
 
 
 def spread(start: Iterable[int], neighbours: Callable[[int], Iterable[int]]) -> set[int]:

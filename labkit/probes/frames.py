@@ -1,5 +1,6 @@
 """Which line of the user's code runs, and inside which module."""
 
+import linecache
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ _SKIPPED = tuple(
 )
 _STANDARD = os.path.join(os.path.realpath(sysconfig.get_path("stdlib")), "")
 _HELPERS = re.compile(r"[/\\](einops|jaxtyping|opt_einsum|typeguard|beartype|torchtyping)[/\\]")
+_APPLY = torch.autograd.Function.apply.__func__.__code__
 _KINDS: dict[CodeType, int] = {torch.nn.Module._wrapped_call_impl.__code__: _MODULE}
 
 
@@ -25,6 +27,28 @@ class Place:
 
     def __init__(self, code: CodeType | None, line: int, module, root):
         self.code, self.line, self.module, self.root = code, line, module, root
+
+    @classmethod
+    def of(cls, event) -> "Place":
+        return cls(event.code, event.line, event.module, None)
+
+
+def applying(frame: FrameType | None, last_frame: int) -> tuple[type, Place] | None:
+    """The custom Function in whose forward this frame runs, and the line that applies it."""
+    while frame is not None and id(frame) != last_frame:
+        if frame.f_code is _APPLY:
+            return frame.f_locals["cls"], locate(frame, last_frame)
+        frame = frame.f_back
+    return None
+
+
+def wrapping(reader: Place) -> Place | None:
+    """The line above this one, in the same function, that makes a Parameter; if there is one."""
+    first = reader.code.co_firstlineno if reader.code is not None else reader.line + 1
+    for line in range(reader.line, first - 1, -1):
+        if "Parameter(" in linecache.getline(reader.code.co_filename, line):
+            return Place(reader.code, line, reader.module, reader.root)
+    return None
 
 
 NOWHERE = Place(None, 0, None, None)

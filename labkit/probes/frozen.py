@@ -28,6 +28,8 @@ def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding |
         if len(moving) < 2 and not moving[0].resting:
             return None, "the learning rate is zero in the only traced step"
         return _stuck(flow, moving, "the learning rate is zero in every step"), ""
+    if finding := _written_back(flow, moves):
+        return finding, ""
     if all(m.still > STUCK.get(m.gradient.dtype, STUCK_ELSE) for m in moving):
         dtype, share = moving[-1].stats.dtype, min(m.still for m in moving)
         remark = f"{share:.0%} of the entries did not move: the update is below {dtype}'s rounding"
@@ -52,10 +54,30 @@ def _stuck(flow: Flow, moves, remark: str) -> Finding:
     return finding
 
 
+def _written_back(flow: Flow, moves) -> Finding | None:
+    """After every step the program copies old values over the new ones."""
+    if len(moves) < 3 or not all(move.returned for move in moves[1:]):
+        return None
+    first, second = moves[:2]
+    writers = flow.writers.get(id(first.leaf), ())
+    between = [flow.events[i] for i in writers if first.event <= i < second.began]
+    if not between or not (between[-1].name == "data" or between[-1].tool.copies):
+        return None
+    remark = "after every step it is written back to what it was before"
+    finding = Finding(Verdict.FROZEN, between[-1], [], remark, at=between[-1].index)
+    finding.leaves = {id(first.leaf)}
+    return finding
+
+
 def _never(session, flow: Flow, leaf: int) -> Finding:
     event = flow.events[flow.sources[leaf]] if leaf in flow.sources else None
     remark = "no optimizer stepped in the traced steps"
-    return Finding(Verdict.FROZEN, event, [], remark, op="step", phase="optimizer")
+    finding = Finding(Verdict.FROZEN, event, [], remark, op="step", phase="optimizer")
+    emptied = [n for n in session.calls.notes if n.what == "grad = None" and n.tensor == leaf]
+    if emptied:
+        finding.remark = f"{remark}, and here its gradient was emptied"
+        finding.place = emptied[-1].place
+    return finding
 
 
 def _left_out(session, flow: Flow, leaf: int) -> Finding:
@@ -80,15 +102,17 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
 def undone(session, flow: Flow) -> Finding | None:
     """A gradient arrived, and was gone or zero when the optimizer came."""
     found, before, mine = None, {}, defaultdict(list)
+    moves = session.training.moves
+    lived = {id(m.leaf) for m in moves if m.gradient is not None and m.gradient.large > 0}
     for arrival in session.gradients.arrivals:
         mine[id(arrival.leaf)].append(arrival)
-    for move in session.training.moves:
+    for move in (move for move in moves if id(move.leaf) not in lived):
         arrival = _waiting(mine[id(move.leaf)], before.get(id(move.leaf), -1), move.began)
         before[id(move.leaf)] = move.event
         if arrival is None or not arrival.stats.large > 0:
             continue
         if move.gradient is None:
-            finding = _dropped(session, move, arrival)
+            finding = _dropped(session, move, arrival) or _taken(flow, arrival)
         else:
             finding = _zeroed(flow, move) if move.gradient.large == 0 else None
         found = found or finding
@@ -125,6 +149,15 @@ def _dropped(session, move, arrival) -> Finding | None:
     finding = Finding(Verdict.SEVERED, None, [], remark, op="zero_grad", phase="optimizer")
     finding.place, finding.at = notes[-1].place, notes[-1].at
     return finding
+
+
+def _taken(flow: Flow, arrival) -> Finding | None:
+    """torch.autograd.grad gave it, and neither .grad nor anything else got it."""
+    event = flow.events[arrival.event]
+    if not arrival.taken or flow.children.get(event.index):
+        return None
+    remark = "torch.autograd.grad returns the gradient and leaves .grad as it is"
+    return Finding(Verdict.SEVERED, event, [event], remark, op="grad", at=event.index)
 
 
 def _zeroed(flow: Flow, move) -> Finding:

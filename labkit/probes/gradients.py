@@ -1,6 +1,5 @@
 """The backward pass: what enters and leaves every autograd node, and what each leaf receives."""
 
-import math
 import weakref
 from functools import partial
 
@@ -8,32 +7,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from labkit.probes.arrival import Arrival
 from labkit.probes.events import Event
 from labkit.probes.frames import NOWHERE, Place
 from labkit.probes.measure import flipped, measure, respan
 from labkit.probes.native import below
-from labkit.probes.stats import PART, Stats, histogram
+from labkit.probes.stats import Stats
 from labkit.probes.tape import Tape
-
-
-class Arrival:
-    """The gradient that one backward left on one leaf."""
-
-    __slots__ = ("event", "histogram", "leaf", "norm", "stats", "step")
-
-    def __init__(self, leaf: Tensor, grad: Tensor, step: int, stats: Stats, event: int):
-        self.leaf, self.step, self.stats, self.event = leaf, step, stats, event
-        plain = grad.is_floating_point() and grad.layout is torch.strided
-        self.histogram = histogram(grad) if plain else None
-        self.norm = _length(grad) if plain else math.nan
-
-
-def _length(grad: Tensor) -> float:
-    """The norm in float64, in parts that stay in the cache; there no float32 square overflows."""
-    if grad.dtype is torch.float64:
-        return torch.linalg.vector_norm(grad).item()
-    parts = (part.double() for part in grad.reshape(-1).split(PART))
-    return math.sqrt(sum(torch.dot(part, part).item() for part in parts))
 
 
 def _fed(event: Event, feeders) -> None:
@@ -72,7 +52,7 @@ class Gradients:
         if maker.live or maker.phase == "forward":
             maker.cut = False
             if not maker.graph:
-                self._inside(maker)
+                self._inside(maker, node)
         self.handles.append(node.register_hook(partial(self.ran, maker.index)))
 
     def adopt(self, root: Tensor) -> None:
@@ -84,13 +64,18 @@ class Gradients:
                 self.nodes[node] = maker.index
                 self.handles.append(node.register_hook(partial(self.ran, maker.index)))
 
-    def _inside(self, event: Event) -> None:
-        """Ops of a custom Function run without a graph of their own: nothing is cut there."""
+    def _inside(self, event: Event, node) -> None:
+        """Ops of a custom Function run without a graph of their own: nothing is cut there.
+
+        But what they read of leaves that are no inputs of the Function.
+        """
         todo = [event]
+        entered = {id(getattr(after, "variable", None)) for after, _ in node.next_functions}
         while todo:
             event = todo.pop()
-            event.cut, event.graph = False, True
-            parents = (self.tape.events[parent] for parent in event.parents)
+            parents = [self.tape.events[parent] for parent in event.parents]
+            leaves = {id(p.leaf) for p in parents if p.kind == "parameter"}
+            event.cut, event.graph = not leaves <= entered, True
             todo.extend(p for p in parents if p.phase == "forward" and not p.graph)
 
     def ran(self, index: int, grad_inputs, grad_outputs) -> None:
@@ -229,6 +214,7 @@ class Gradients:
                     tape.events[event.forward].gradient = stats
                     event.leaf = leaf
                     self.arrivals.append(Arrival(leaf, grad, tape.step, stats, event.index))
+                    self.arrivals[-1].taken = True
         self.unsettled = False
 
     def turn(self) -> None:

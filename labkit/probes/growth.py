@@ -10,6 +10,7 @@ from labkit.probes.flow import Flow
 from labkit.probes.verdict import Verdict
 
 VANISHED = 1e-6  # largest entry, as a share of the largest among all parameters
+ROUNDED = 1e-4  # the same behind a normalisation of equal entries, which hands on rounding alone
 FAIR = 1e3  # where that one is larger still, it is too large, and not the others too small
 CANCELLED = 1e-5  # what may be left of a sum that is zero by construction
 EXPLODED = 1e6  # largest entry, in units of the loss (of 1 where the loss is smaller)
@@ -28,7 +29,8 @@ _LAYERS = ("Addmm", "Convolution", "Linear")  # beside a product, they add a bia
 def vanished(flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     """A gradient too small to count in every traced step."""
     mine, largest = flow.of_leaf.get(leaf, ()), flow.largest
-    small = [a for a in mine if 0 < a.stats.large < VANISHED * min(largest[a.step], FAIR)]
+    least = ROUNDED if flow.flat and flow.flat & flow.below(leaf) else VANISHED
+    small = [a for a in mine if 0 < a.stats.large < least * min(largest[a.step], FAIR)]
     if not mine or len(small) < len(mine):
         return None, ""
     if any(cancels(flow.events, flow.events[a.event]) for a in small):
@@ -116,8 +118,9 @@ def _diverged(session, flow: Flow) -> Finding | None:
     losses = [abs(values[step]) for step in sorted(values)]
     if len(losses) < 3 or not session.training.moves:
         return None
-    grows = all(b > 2 * a for a, b in itertools.pairwise(losses))
-    if not grows or losses[-1] < DIVERGED * max(losses[0], 1e-30):
+    doubles = all(b > 2 * a for a, b in itertools.pairwise(losses))
+    start = losses[0] if doubles else max(losses[: max(2, len(losses) // 4)])
+    if losses[-1] < max(DIVERGED * max(start, 1e-30), *losses):
         return None
     finding = rate(
         flow, session.training.moves[0], losses, f"in steps {min(values)} to {max(values)}"

@@ -17,9 +17,7 @@ def idle(session, flow: Flow) -> Finding | None:
     if evaluating and flow.events and not session.training.optimizers:
         return None
     finding = _unused(session, flow) or _frozen(session, models) or _without_graph(flow)
-    if finding is None:
-        finding = _told("no backward", _why(session, flow))
-    return finding
+    return finding or _stepped(session) or _told("no backward", _why(session, flow))
 
 
 def _told(op: str, remark: str) -> Finding:
@@ -39,7 +37,9 @@ def _unused(session, flow: Flow) -> Finding | None:
         return None
     if session.error is not None:
         return None
-    return _told("model", f"the step used none of the {len(leaves)} parameters of `model`")
+    finding = _told("model", f"the step used none of the {len(leaves)} parameters of `model`")
+    finding.place = flow.events[session.calls.roots[-1].event] if session.calls.roots else None
+    return finding
 
 
 def _frozen(session, models: list) -> Finding | None:
@@ -60,6 +60,15 @@ def _without_graph(flow: Flow) -> Finding | None:
         return None
     finding = _told("no_grad", "it ran without a graph, so there is nothing to train by")
     finding.event, finding.at = event, event.index
+    return finding
+
+
+def _stepped(session) -> Finding | None:
+    moves = session.training.moves
+    if not moves:
+        return None
+    finding = _told("step", "the optimizer stepped, and no backward ran before it")
+    finding.phase, finding.place = "optimizer", moves[0].place
     return finding
 
 

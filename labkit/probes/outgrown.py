@@ -9,6 +9,7 @@ from labkit.probes.verdict import Verdict
 
 FACTOR = 2.0  # by which a loss that runs away grows in each step
 LEAST = 3  # losses in a row that grow so
+AT_ONCE = 1e8  # growth of which a single one tells enough
 
 
 def outgrown(session, flow: Flow, finding: Finding) -> Finding:
@@ -26,7 +27,8 @@ def outgrown(session, flow: Flow, finding: Finding) -> Finding:
             values[root.step] = abs(root.value)
     grown = _grown([values[step] for step in sorted(values)])
     moves = session.training.moves
-    if not moves or len(grown) < LEAST or grown[-1] < DIVERGED * max(grown[0], 1e-30):
+    least = LEAST if len(grown) != 2 or grown[1] < AT_ONCE * grown[0] else 2
+    if not moves or len(grown) < least or grown[-1] < DIVERGED * max(grown[0], 1e-30):
         return finding
     last = max(values)
     word = "NaN" if finding.verdict is Verdict.NAN else "infinite"

@@ -1,10 +1,13 @@
 """Errors of autograd that are findings: a graph that was cut, or data that was overwritten."""
 
 import re
+from dataclasses import replace
 
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
+from labkit.probes.report import Fate
+from labkit.probes.severed import trainees
 from labkit.probes.verdict import Verdict
 
 OVERWRITTEN = "modified by an inplace operation"
@@ -36,6 +39,14 @@ def raised(session, flow: Flow) -> Finding | None:
     event = guilty[-1]
     remark = f"it overwrites what {node or 'a node'} keeps for backward"
     return Finding(Verdict.SEVERED, event, [event], remark, at=event.index)
+
+
+def unserved(session, parameters: list[Fate], leaves: dict[str, int]) -> None:
+    """The backward stopped: no other excuse holds for those that wait for a gradient."""
+    wanted = trainees(session, leaves)
+    for place, fate in enumerate(parameters):
+        if fate.word == "none" and leaves[fate.name] in wanted:
+            parameters[place] = replace(fate, excused="")
 
 
 def _inference(flow: Flow) -> Finding | None:

@@ -9,7 +9,7 @@ from torch.autograd.graph import _engine_run_backward
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from labkit.probes.frames import locate
+from labkit.probes.frames import applying, locate
 from labkit.probes.gradients import Gradients
 from labkit.probes.measure import COUNTED, flipped, glance, measure, respan, shifted
 from labkit.probes.tape import Tape
@@ -78,6 +78,8 @@ class Recorder(TorchDispatchMode):
         event = tape.add(self._phase(frame, graph), "op", tool.name, place)
         event.tool, event.graph, event.live = tool, graph, live and not tool.shaped
         event.bypass = self.bypass
+        if event.live and not graph and event.phase == "forward":
+            event.applied = applying(frame, tape.last_frame)
         if frame.f_code is _ENGINE:
             event.phase, event.node = "backward", _running_node().name()
         if event.phase == "backward":

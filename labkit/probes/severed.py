@@ -10,6 +10,7 @@ from labkit.probes.misplaced import misplaced, still_frozen
 from labkit.probes.report import Fate
 from labkit.probes.shared import shared
 from labkit.probes.unanswered import unanswered
+from labkit.probes.unread import unread
 from labkit.probes.verdict import Verdict
 
 _WORDS = {
@@ -17,8 +18,11 @@ _WORDS = {
     "_local_scalar_dense": "a Python number carries no gradient back",
     "tensor": "torch.tensor copies values, not their history",
     "numpy": "numpy carries no gradient back",
+    "Parameter": "a new Parameter takes the values of its tensor, not their history",
+    "data": "what is written through .data has no history",
     "tolist": "a Python list carries no gradient back",
 }
+_LOGGED = {"item", "numpy", "tolist"}
 _READS = {"embedding", "index", "gather", "index_select", "take", "masked_select"}
 
 
@@ -47,7 +51,14 @@ def severed(session, parameters: list[Fate], leaves: dict[str, int], flow: Flow)
             parameters[place] = replace(fate, excused=excuse)
         else:
             found.append(finding)
-    return min(found, key=lambda finding: finding.at, default=None)
+    first = min(found, key=lambda finding: finding.at, default=None)
+    return None if first is not None and _only_logged(session, first) else first
+
+
+def _only_logged(session, finding: Finding) -> bool:
+    """A number was read, but no backward ran at all: its absence is the fault, not the log."""
+    tried = session.calls.backwards or session.gradients.arrivals
+    return finding.op in _LOGGED and bool(session.training.stepped) and not tried
 
 
 def trainees(session, leaves: dict[str, int]) -> set[int]:
@@ -102,7 +113,8 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if not wanted:
         return None, "no optimizer holds it"
     inside = flow.to_loss(leaf)
-    cuts = sorted(index for index in inside if flow.events[index].cut)
+    own = flow.writers.get(leaf, ())  # how a leaf got its values takes no gradient from it
+    cuts = sorted(index for index in inside if flow.events[index].cut and index not in own)
     cuts = cuts or sorted(index for index in inside if _takes_a_shape(flow.events[index]))
     if cuts and _inference(session, flow, inside):
         return None, "no backward ran, and none could"
@@ -121,6 +133,8 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "no backward ran, and none could"
     if cuts and _loss_stands_alone(session, flow):
         return _cut(flow, cuts[0], set(cuts)), ""
+    if finding := unread(flow, leaf):
+        return finding, ""
     return None, "the loss does not depend on it"
 
 
@@ -188,8 +202,12 @@ def _loss_stands_alone(session, flow: Flow) -> bool:
 def _cut(flow: Flow, index: int, inside: set[int]) -> Finding:
     event = flow.events[index]
     op, remark = _named(event)
-    path = flow.way(index, inside)
-    return Finding(Verdict.SEVERED, event, path, remark, op=op, at=index)
+    finding = Finding(Verdict.SEVERED, event, flow.way(index, inside), remark, op=op, at=index)
+    if event.applied is not None:
+        function, finding.place = event.applied
+        finding.op = function.__name__
+        finding.remark = f"what leaves {finding.op} takes no gradient back to what it read"
+    return finding
 
 
 def _named(event: Event) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from labkit.probes.death import death
+from labkit.probes.death import STRAIGHT, death
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.frozen import betrayed, undone, unmoved
@@ -10,6 +10,7 @@ from labkit.probes.growth import exploded, vanished
 from labkit.probes.report import Fate
 from labkit.probes.severed import trainees
 from labkit.probes.shadow import inexact
+from labkit.probes.unread import unbound
 
 
 def still(
@@ -19,7 +20,7 @@ def still(
 
     Where a bad value did harm (`sick`), sizes say nothing and only zeros are looked at.
     """
-    looks = () if sick else (undone, betrayed, exploded, inexact)
+    looks = () if sick else (undone, betrayed, exploded, inexact, unbound)
     found = [finding for look in looks if (finding := look(session, flow))]
     wanted = trainees(session, leaves)
     for place, fate in enumerate(parameters):
@@ -36,8 +37,21 @@ def still(
         parameters[place] = replace(fate, excused=excuse)
         if finding is not None:
             found.append(finding)
+    found += _nothing_lives(session, parameters, leaves, flow, wanted)
     reword(found, parameters, leaves)
     return found
+
+
+def _nothing_lives(session, parameters, leaves, flow: Flow, wanted: set[int]) -> list[Finding]:
+    """Each zero has its excuse, but a loss of second derivatives alone trains nothing."""
+    mine = [(place, fate) for place, fate in enumerate(parameters) if leaves[fate.name] in wanted]
+    flat = [leaves[fate.name] for _, fate in mine if fate.excused == STRAIGHT]
+    if not flat or any(fate.word == "ok" for _, fate in mine):
+        return []
+    for place, fate in mine:
+        parameters[place] = replace(fate, excused="")
+    findings = (death(session, flow, leaf, alone=True)[0] for leaf in flat)
+    return [finding for finding in findings if finding is not None][:1]
 
 
 def _alive(session, flow: Flow, leaf: int, wanted: set[int]):
@@ -59,5 +73,6 @@ def reword(found: list[Finding], parameters: list[Fate], leaves: dict[str, int])
     for finding in found:
         word = words.get(finding.verdict.value)
         for place, fate in enumerate(parameters):
-            if word and fate.word in ("ok", "not updated") and leaves[fate.name] in finding.leaves:
+            fits = fate.word in ("ok", "not updated", word)
+            if word and fits and leaves[fate.name] in finding.leaves:
                 parameters[place] = replace(fate, word=word, excused="")

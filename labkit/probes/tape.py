@@ -12,6 +12,7 @@ from labkit.probes.frames import (
     Place,
     locate,
     modules_around,
+    wrapping,
 )
 from labkit.probes.measure import glance, measure
 from labkit.probes.names import Names
@@ -96,6 +97,8 @@ class Tape(Names):
                 return self.source(tensor, frame)
             known = Known(key, memory, memory.maker, measure(tensor), len(self.events))
             self.known[id(tensor)] = known
+            if isinstance(tensor, torch.nn.Parameter) and frame is not None:
+                self._wrapped(known, frame)
         elif known.memory.writer > known.stamp:
             known.stats = measure(tensor)
             known.stamp = len(self.events)
@@ -110,12 +113,22 @@ class Tape(Names):
             return measure(tensor)
         return known.stats if known.memory.writer <= known.stamp else measure(tensor)
 
+    def _wrapped(self, known: Known, frame) -> None:
+        """A Parameter made of a computed tensor: torch does so behind the dispatcher."""
+        maker = self.events[known.event]
+        if maker.live and maker.phase == "forward":
+            place = wrapping(locate(frame, self.last_frame))
+            event = self.add("forward", "op", "Parameter", place or Place.of(maker))
+            event.parents, event.outputs, event.live = (maker.index,), maker.outputs[:1], True
+            known.event = event.index
+
     def _renewed(self, tensor: Tensor, known: Known, frame) -> Known:
         """A leaf is a source anew in each step, and after each event that wrote to it."""
         event, memory = self.events[known.event], known.memory
         fresh = memory.writer <= known.event and event.step == self.step
         if event.phase == "source" and event.kind == "parameter" and fresh:
             return known
+        self.cut(known)
         found = self.source(tensor, frame, maker=max(known.event, memory.writer))
         if id(tensor) not in self.created and self.events[memory.first].phase != "source":
             self.created[id(tensor)] = self.events[memory.first]
@@ -189,10 +202,11 @@ class Tape(Names):
         return self.echoes.get(value, self.echoes.get(-value))  # optimizers take a rate away
 
     def cut(self, known: Known) -> None:
-        """A tensor without grad is read: did its maker have a graph to hand on?"""
-        maker = self.events[known.event]
-        if maker.live and maker.phase == "forward":
-            maker.cut = True
+        """A tensor without history is read: did its maker, or its writer, have one to hand on?"""
+        for index in {known.event, max(known.event, known.memory.writer)}:
+            maker = self.events[index]
+            if maker.live and maker.phase == "forward":
+                maker.cut = True
 
     def leaks(self) -> list[int]:
         """Events by which whole tensors left for numpy or lists in this step."""

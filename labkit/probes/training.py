@@ -23,7 +23,7 @@ class Move:
 
     __slots__ = (
         *("began", "event", "gradient", "leaf", "lr", "origin", "place", "resting", "stats"),
-        *("step", "still", "writer"),
+        *("returned", "step", "still", "writer"),
     )
 
     def __init__(self, leaf: Tensor, step: int, gradient: Stats | None, lr: float):
@@ -33,6 +33,7 @@ class Move:
         self.still = 0.0  # share of the (sampled) entries with a gradient that did not change
         self.began = self.event = -1  # number of events when the step began and ended
         self.writer: int | None = None  # the event that moved the parameter
+        self.returned = False  # it moved, and stands again where it stood before the last step
         self.place = None  # where optimizer.step was called
         self.resting = False  # the rate is zero, and nothing is there that would raise it
 
@@ -57,6 +58,7 @@ class Training:
         self.states: list[tuple[int, int, str, Stats]] = []  # step, event, name, stats
         self._began = 0
         self._before: list[tuple[Move, Tensor]] = []
+        self._last: dict[int, tuple[Move, Tensor]] = {}  # id of a leaf -> its last move, from where
         self._thread = threading.get_ident()
         self._handles = ()
 
@@ -94,6 +96,10 @@ class Training:
                 for group in optimizer.param_groups
                 for leaf in group["params"]
             ]
+            for move, start in self._before:
+                last, before = self._last.get(id(move.leaf), (None, None))
+                move.returned = last is not None and last.still < 1 and torch.equal(start, before)
+                self._last[id(move.leaf)] = move, start
         self.tape.optimizing = type(optimizer).__name__
         if type(optimizer).__module__.startswith("torch.optim") and not (args[1:] or kwargs):
             self.tape.stepping = place  # without a closure, every op in it has this one line

@@ -78,7 +78,8 @@ def test_an_empty_block_and_one_without_a_backward(made):
 
 def test_a_model_that_the_step_never_touches(made):
     _, run = made
-    words = "untrained: model, the step used none of the 2 parameters of `model`"
+    where = "untrained: model, test_idle.py:15, in <lambda>"
+    words = f"{where}, the step used none of the 2 parameters of `model`"
     assert told(trace(run, nn.Linear(2, 2))) == words
     assert trace(run, [made[0], nn.Linear(2, 2)]).verdict == "healthy"  # one of two is used
 
