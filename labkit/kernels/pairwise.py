@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from labkit.kernels.cloud import BLOCK, Cloud
-from labkit.kernels.side import Side, close
+from labkit.kernels.side import Side, close, cut
 
 _WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -62,15 +62,14 @@ def distance_sum(
     if 0 in (len(a.weight), len(b.weight)):
         empty = (c.to_rows(torch.zeros_like(c.points)) for c in (a, b))
         return 0.0, *(g if wanted else None for g, wanted in zip(empty, (to_a, to_b), strict=True))
-    double = 2.0 if b is a else 1.0
     to_p = torch.zeros_like(a.points) if to_a else None
     to_q = to_p if b is a else torch.zeros_like(b.points) if to_b else None
     # Nothing in here is differentiated: calls are quicker where torch knows it.
     with torch.autocast(a.points.device.type, enabled=False), torch.inference_mode():
         total = _add_up(a.points, a.weight, b.points, b.weight, to_p, to_q, tiling)
-    both = ((to_p, a), (to_q, b))
-    gradients = (None if g is None else c.to_rows(g * double) for g, c in both)
-    return total * double, *gradients
+    if b is a:  # each pair was looked at once
+        total, to_p = 2 * total, to_p if to_p is None else to_p.mul_(2)
+    return total, *(g if g is None else c.to_rows(g) for g, c in ((to_p, a), (to_q, b)))
 
 
 def _unit(p: Tensor, q: Tensor) -> float:
@@ -112,22 +111,22 @@ def _spread(p: Tensor, centre: Tensor) -> Tensor:
 
 def _add_up(p, wp, q, wq, to_p, to_q, tiling: Tiling) -> float:
     """The sum over all pairs of columns of p and q; where q is p, of a column with later ones."""
-    centre, unit = _middle(p), _unit(p, q)
-    a = Side.of(p, wp, to_p, centre, unit)
-    b = a if q is p else Side.of(q, wq, to_q, centre, unit)
-    memory = p.new_empty(min(p.shape[1], tiling.block) * min(q.shape[1], tiling.block))
+    centre, unit, size = _middle(p), _unit(p, q), tiling.block
+    a = cut(p, wp, to_p, centre, unit, size)
+    b = a if q is p else cut(q, wq, to_q, centre, unit, size)
+    memory = p.new_empty(min(p.shape[1], size) * min(q.shape[1], size))
     plan = _Plan(q is p, bool((wp == 1).all() and (wq == 1).all()), unit, memory, tiling)
-    blocks, total = b.cut(tiling.block), 0.0
-    for i, block in enumerate(blocks if plan.same else a.cut(tiling.block)):
+    total = 0.0
+    for i, block in enumerate(a):
         first, own = i if plan.same else 0, _middle(block.rows[:-2])
         if not own.square().sum() > 4 * _spread(block.rows[:-2], own):
-            total += _strip(block, blocks[first:], plan)
+            total += _strip(block, b[first:], plan)
             continue
         # a cluster far from the rest: seen from the centre, all of its own pairs would be near
-        rest = (None if t is None else t[..., first * tiling.block :] for t in b[:3])
-        here, others = (Side.of(*side, own * unit + centre, unit) for side in (block[:3], rest))
-        total += _strip(here.cut(tiling.block)[0], others.cut(tiling.block), plan)
-        total += close(unit, here, others)
+        rest = (None if t is None else t[..., first * size :] for t in (q, wq, to_q))
+        own = own * unit + centre
+        here, others = (cut(*side, own, unit, size) for side in (block[:3], rest))
+        total += _strip(here[0], others, plan) + close(unit, here, others)
     return total + close(unit, *((a,) if plan.same else (a, b)))
 
 
