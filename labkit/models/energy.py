@@ -68,7 +68,10 @@ def weigh(shares, *parts):
     """Sums, or their gradients, put together; None where there are none."""
     if parts[0] is None:
         return None
-    return sum(share * part for share, part in zip(shares, parts, strict=False))
+    total = shares[0] * parts[0]
+    for share, part in zip(shares[1:], parts[1:], strict=False):
+        total += share * part
+    return total
 
 
 class _Once(Function):
