@@ -1,9 +1,5 @@
-"""The facilitator's key: what each seed stands for.
+"""The facilitator's key: what each seed stands for."""
 
-python -m labkit.whodunit.key 0 30
-"""
-
-import sys
 from collections.abc import Iterable
 
 from labkit.whodunit.running import healthy_text, number_of, swapped
@@ -29,8 +25,3 @@ def _entry(seed: int) -> str:
         f"    was: {fault.line}\n"
         f"    {fault.lesson} See {fault.notebook}."
     )
-
-
-if __name__ == "__main__":
-    first, last = (int(word) for word in sys.argv[1:3])
-    print(key(range(first, last)))

@@ -244,6 +244,6 @@ def test_giving_up_shows_the_line():
 
 
 def test_the_key_as_a_command():
-    command = [sys.executable, "-m", "labkit.whodunit.key", "0", "2"]
+    command = [sys.executable, "-m", "labkit.whodunit", "0", "2"]
     told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert told.strip() == key(range(2))
