@@ -45,10 +45,12 @@ def _distinct(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     rows = x.double().cpu().numpy()
     # Equal rows must get equal keys to the last bit: einsum adds up each row in the same order.
     keys = np.einsum("ij,j->i", rows, np.sin(np.arange(1, x.shape[1] + 1)))
-    found = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-    first, place, count = (torch.from_numpy(part).to(x.device) for part in found[1:])
-    if len(first) < len(x) and torch.equal(x[first[place]], x):
-        return first, place, count
+    ordered = np.sort(keys)
+    if (ordered[1:] == ordered[:-1]).any():
+        found = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+        first, place, count = (torch.from_numpy(part).to(x.device) for part in found[1:])
+        if torch.equal(x[first[place]], x):
+            return first, place, count
     # Unequal rows can share a key. Then nothing is merged: slower, not less exact.
     every = torch.arange(len(x), device=x.device)
     return every, every, torch.ones_like(every)
