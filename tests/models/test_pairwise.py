@@ -13,9 +13,9 @@ from labkit.kernels.cloud import Cloud
 from labkit.kernels.pairwise import Tiling, distance_sum
 
 # of the sum, and of the largest gradient: a few roundings of a number that many terms make up
-# In float64 a pair just not near, d² = near_double · |a|², is off by 1.1e-16 · |a|² / 2d: up to
-# 5.5e-13 of |a|, and so of the sum.
-VALUE = {torch.float32: 1e-6, torch.float64: 6e-13}
+# In float64 the sum takes terms of |a|²/d, and a pair just not near has d = 1e-4 |a|: each of some
+# four roundings is 1.1e-12 of |a|, and a small cloud with one far point has no more than a few |a|.
+VALUE = {torch.float32: 1e-6, torch.float64: 5e-12}
 GRADIENT = {torch.float32: 1e-5, torch.float64: 1e-7}
 WAYS = {
     "plain": Tiling(block=7),
