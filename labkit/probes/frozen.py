@@ -61,10 +61,11 @@ def _written_back(flow: Flow, moves) -> Finding | None:
     first, second = moves[:2]
     writers = flow.writers.get(id(first.leaf), ())
     between = [flow.events[i] for i in writers if first.event <= i < second.began]
-    if not between or not (between[-1].name == "data" or between[-1].tool.copies):
+    writer = between[-1] if between else None
+    if writer is None or not (writer.name == "data" or (writer.tool and writer.tool.copies)):
         return None
     remark = "after every step it is written back to what it was before"
-    finding = Finding(Verdict.FROZEN, between[-1], [], remark, at=between[-1].index)
+    finding = Finding(Verdict.FROZEN, writer, [], remark, at=writer.index)
     finding.leaves = {id(first.leaf)}
     return finding
 
