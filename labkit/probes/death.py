@@ -167,6 +167,8 @@ def _excuse(session, flow: Flow, node: Event) -> str:
         moving = _moving(flow, parent) if _zero(parent) else ""
         if moving:
             return f"{moving} starts at zero and is about to move"
+    if any(_weight(parent) for parent in _factors(flow, forward)):
+        return "its weight in the loss is zero for now"
     for parent in _origins(flow, forward):
         if _zero(parent):
             if parent.kind in ("constant", "buffer", "op"):
@@ -174,6 +176,11 @@ def _excuse(session, flow: Flow, node: Event) -> str:
             if parent.kind == "input":
                 return f"its input {parent.name} is zero"
     return ""
+
+
+def _weight(factor: Event) -> bool:
+    """One number, zero, that no parameter makes: a schedule's."""
+    return _zero(factor) and factor.outputs[0].size == 1 and not factor.live
 
 
 def _stuck(node: Event, forward: Event) -> bool:

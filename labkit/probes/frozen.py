@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 from labkit.probes.blame import Walk
+from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow, spread
 from labkit.probes.verdict import Verdict
@@ -10,13 +11,15 @@ from labkit.probes.words import birth_words
 
 STUCK = {"bfloat16": 0.5, "float16": 0.5}  # share of unchanged entries that is a fault
 STUCK_ELSE = 0.9
+_COPY = {"data", "index_put_", "masked_scatter_"}
 
 
 def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding | None, str]:
     """Why a parameter with a gradient does not move."""
     members = session.training.members()
     if leaf not in members and (members & wanted or _elsewhere(session, members)):
-        return _left_out(session, flow, leaf), ""
+        by_hand = _by_hand(session, flow, leaf)
+        return (None, "") if by_hand else (_left_out(session, flow, leaf), "")
     moves = [m for m in session.training.moves if id(m.leaf) == leaf]
     if leaf in members and not moves:
         never = session.given and len(session.ends) >= 3 and not session.training.stepped
@@ -62,12 +65,38 @@ def _written_back(flow: Flow, moves) -> Finding | None:
     writers = flow.writers.get(id(first.leaf), ())
     between = [flow.events[i] for i in writers if first.event <= i < second.began]
     writer = between[-1] if between else None
-    if writer is None or not (writer.name == "data" or (writer.tool and writer.tool.copies)):
+    if writer is None or not (writer.name in _COPY or (writer.tool and writer.tool.copies)):
         return None
+    moved = {i for i in flow.all_sources.get(id(first.leaf), ()) if i >= first.event}
+    if writer.outputs[0].word == "zero" and _reads(flow, writer, moved):
+        return None  # a threshold or a bound that is computed from the new value
     remark = "after every step it is written back to what it was before"
     finding = Finding(Verdict.FROZEN, writer, [], remark, at=writer.index)
     finding.leaves = {id(first.leaf)}
     return finding
+
+
+def _reads(flow: Flow, writer: Event, wanted: set[int]) -> bool:
+    """Is what is written computed from one of these events?"""
+    return bool(wanted & _ancestors(flow, *(parent for parent, _ in writer.fed[1:])))
+
+
+def _by_hand(session, flow: Flow, leaf: int) -> bool:
+    """Does the program write it itself, from its own gradient?"""
+    mine = {a.event for a in session.gradients.arrivals if id(a.leaf) == leaf}
+    writers = (flow.events[i] for i in flow.writers.get(leaf, ()))
+    return any(_reads(flow, writer, mine) for writer in writers if writer.phase == "forward")
+
+
+def _in_turn(session) -> bool:
+    """Does the optimizer get gradients for some parameters in one step, for others in the next?"""
+    turns: dict[int, set[int]] = {}
+    for move in session.training.moves:
+        alive = turns.setdefault(move.began, set())
+        if move.gradient is not None and move.gradient.large > 0:
+            alive.add(id(move.leaf))
+    sets = list(turns.values())
+    return all(sets) and any(one != sets[0] for one in sets)
 
 
 def _never(session, flow: Flow, leaf: int) -> Finding:
@@ -102,6 +131,8 @@ def _left_out(session, flow: Flow, leaf: int) -> Finding:
 
 def undone(session, flow: Flow) -> Finding | None:
     """A gradient arrived, and was gone or zero when the optimizer came."""
+    if _in_turn(session):
+        return None
     found, before, mine = None, {}, defaultdict(list)
     moves = session.training.moves
     lived = {id(m.leaf) for m in moves if m.gradient is not None and m.gradient.large > 0}
@@ -178,5 +209,5 @@ def _zeroed(flow: Flow, move) -> Finding:
     return Finding(Verdict.SEVERED, writer, [], remark, op=op, phase="optimizer", at=writer.index)
 
 
-def _ancestors(flow: Flow, start: int) -> set[int]:
-    return spread([start], lambda i: flow.events[i].parents)
+def _ancestors(flow: Flow, *start: int) -> set[int]:
+    return spread(start, lambda i: flow.events[i].parents)

@@ -17,6 +17,7 @@ EXPLODED = 1e6  # largest entry, in units of the loss (of 1 where the loss is sm
 HUGE = 1e12  # largest entry, whatever the loss
 LOOP = 5  # rounds of a loop before its growth is judged
 GAIN = 1e4  # growth of the gradient from the last to the first round of a loop
+LOSS = 1e-2  # a loss below this may rise to its usual size: some begin at zero
 DIVERGED = 1e4  # growth of the loss over the traced steps
 _ADDS = ("AddBackward", "SubBackward", "RsubBackward", "ExpandBackward")
 _HANDED_ON = {  # a gradient passes as it is, or in parts that are added up
@@ -93,7 +94,7 @@ def _loop(session, flow: Flow) -> Finding | None:
         turns = min(map(len, often), default=0)  # an op that stands there twice runs twice a round
         for events in [one for one in often if _scales(one[0])] or often:
             gain = events[0].gradient.large / events[-1].gradient.large
-            if gain > worst:
+            if gain > worst and events[-1].index in flow.after(events[0].index):  # one by one
                 worst, found, count = gain, events, turns
     if found is None:
         return None
@@ -120,7 +121,7 @@ def _diverged(session, flow: Flow) -> Finding | None:
         return None
     doubles = all(b > 2 * a for a, b in itertools.pairwise(losses))
     start = losses[0] if doubles else max(losses[: max(2, len(losses) // 4)])
-    if losses[-1] < max(DIVERGED * max(start, 1e-30), *losses):
+    if losses[-1] < max(DIVERGED * max(start, LOSS), *losses):
         return None
     finding = rate(
         flow, session.training.moves[0], losses, f"in steps {min(values)} to {max(values)}"

@@ -7,7 +7,7 @@ from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.report import Fate
-from labkit.probes.severed import trainees
+from labkit.probes.severed import cut_at, trainees
 from labkit.probes.verdict import Verdict
 
 OVERWRITTEN = "modified by an inplace operation"
@@ -39,6 +39,16 @@ def raised(session, flow: Flow) -> Finding | None:
     event = guilty[-1]
     remark = f"it overwrites what {node or 'a node'} keeps for backward"
     return Finding(Verdict.SEVERED, event, [event], remark, at=event.index)
+
+
+def without_graph(session, flow: Flow) -> Finding | None:
+    """Where the loss lost its graph, if all parameters had a gradient from another one."""
+    if CUT not in str(session.error or "") or not session.calls.roots:
+        return None
+    inside = flow.over({session.calls.roots[-1].event})
+    lost = [i for i in inside if flow.events[i].live and not flow.events[i].graph]
+    lost = lost or [i for i in inside if flow.events[i].cut]
+    return cut_at(flow, min(lost), inside) if lost else None
 
 
 def unserved(session, parameters: list[Fate], leaves: dict[str, int]) -> None:

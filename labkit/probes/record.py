@@ -170,6 +170,8 @@ class Recorder(TorchDispatchMode):
                     if stats.bad:
                         memory.spoiler = event.index
                     keys.append(id(tensor))
+                    if memory.leaf not in (0, id(tensor)):  # by .data, .detach() or a view
+                        keys.append(memory.leaf)
         event.mutates = tuple(keys)
 
     def _behind(self, tensor: Tensor, event) -> None:

@@ -102,6 +102,10 @@ def _on_purpose(session, flow: Flow, note, leaf: int) -> bool:
         return False
     if not mine or min(mine) > note.at or max(mine) > note.at:
         return True
+    if any(n.tensor == leaf and n.value is True for n in session.calls.notes):
+        return True  # it is switched on again, for the player whose turn it is
+    if len(session.ends) > 1 and flow.events[max(mine)].step == len(session.ends) - 1:
+        return True  # the last step trained it before
     backward = any(a.event > note.at for a in session.gradients.arrivals)
     return not backward and len(session.ends) > 1
 
@@ -119,7 +123,7 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if cuts and _inference(session, flow, inside):
         return None, "no backward ran, and none could"
     if cuts:
-        finding = _cut(flow, _likeliest(session, flow, leaf, cuts), inside)
+        finding = cut_at(flow, _likeliest(session, flow, leaf, cuts), inside)
         finding.leaves = {leaf}
         return finding, ""
     if finding := unanswered(session, flow, leaf, inside):
@@ -132,7 +136,7 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
     if cuts and _inference(session, flow, below):
         return None, "no backward ran, and none could"
     if cuts and _loss_stands_alone(session, flow):
-        return _cut(flow, cuts[0], set(cuts)), ""
+        return cut_at(flow, cuts[0], set(cuts)), ""
     if finding := unread(flow, leaf):
         return finding, ""
     return None, "the loss does not depend on it"
@@ -199,7 +203,8 @@ def _loss_stands_alone(session, flow: Flow) -> bool:
     return not any(index in flow.above for index in sources)
 
 
-def _cut(flow: Flow, index: int, inside: set[int]) -> Finding:
+def cut_at(flow: Flow, index: int, inside: set[int]) -> Finding:
+    """Blame an event that handed no graph on; `inside` are those on its way to the loss."""
     event = flow.events[index]
     op, remark = _named(event)
     finding = Finding(Verdict.SEVERED, event, flow.way(index, inside), remark, op=op, at=index)

@@ -13,7 +13,7 @@ from labkit.probes.headroom import headroom
 from labkit.probes.heirs import unite
 from labkit.probes.idle import idle
 from labkit.probes.outgrown import outgrown
-from labkit.probes.raised import raised, unserved
+from labkit.probes.raised import raised, unserved, without_graph
 from labkit.probes.report import Culprit, Link, Op, Report
 from labkit.probes.severed import severed
 from labkit.probes.still import reword, still
@@ -31,7 +31,7 @@ def tell(session) -> Report:
     stopped = raised(session, flow)  # an error of autograd's explains all that is missing
     if stopped:
         unserved(session, parameters, leaves)
-    quiet = [one for one in (stopped or cut,) if one]
+    quiet = [one for one in (stopped or cut or without_graph(session, flow),) if one]
     quiet += still(session, parameters, leaves, flow, finding is not None)
     if finding is not None:
         finding = outgrown(session, flow, as_written(session, finding))

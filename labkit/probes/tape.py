@@ -32,10 +32,11 @@ class Known:
 class Memory:
     """What the tape knows of one storage: the events that wrote to it."""
 
-    __slots__ = ("first", "handle", "maker", "spoiler", "writer")
+    __slots__ = ("first", "handle", "leaf", "maker", "spoiler", "writer")
 
     def __init__(self, handle, maker: int):
         self.handle, self.first, self.maker = handle, maker, maker
+        self.leaf = 0  # id of the trainable leaf that lives here
         self.writer = -1  # the last one that changed it in place
         self.spoiler = -1  # the last one that left something bad in it
 
@@ -157,7 +158,9 @@ class Tape(Names):
         if trainable:
             self._leaf(tensor, event, frame)
         self.claim(tensor, event.index, stats)
-        return self.known[id(tensor)]
+        known = self.known[id(tensor)]
+        known.memory.leaf = id(tensor) if trainable else known.memory.leaf
+        return known
 
     def _called(self, tensor: Tensor, trainable: bool, frame) -> tuple[str, str]:
         found = self.names.get(id(tensor))

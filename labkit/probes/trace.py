@@ -12,6 +12,7 @@ from labkit.probes.raised import explained
 from labkit.probes.report import Report
 from labkit.probes.returned import bad_numbers, loss_of, shape_of
 from labkit.probes.session import Tracing
+from labkit.probes.verdict import Verdict
 
 
 def trace(
@@ -67,7 +68,7 @@ def trace(
                 if number + 1 < steps:
                     tracing.step()
     except RuntimeError as error:
-        if not explained(error):
+        if not explained(error) or tracing.report.verdict is Verdict.HEALTHY:
             raise
     return tracing.report
 
