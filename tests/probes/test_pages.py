@@ -32,6 +32,7 @@ def _faults(way: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with its heap")
 def test_a_step_asks_for_its_pages_once():
     pages = MEMORY // resource.getpagesize()
-    if _faults("as it is") < pages / 2:
+    # Now and then something lies above the freed memory by chance, and nothing is given back.
+    if not any(_faults("as it is") > pages / 2 for _ in range(5)):
         pytest.skip("this machine has huge pages, or keeps them by itself")
     assert _faults("kept") < pages / 100
