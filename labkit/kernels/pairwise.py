@@ -167,7 +167,8 @@ def _strip(a: Side, others: list[Side], plan: _Plan) -> float:
             b.found.addmm_(a.weighed, w, alpha=half)
         else:
             b.found[-2].add_(w.sum(0) if plan.plain else a.weight @ w)
-    sums[0] *= 0.5 if plan.same else 1.0
+    if plan.same:
+        sums[0] *= 0.5
     a.found[-2].add_(sums.sum(0))
     a.found[:-2].add_(pull.t())
     return total

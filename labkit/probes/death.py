@@ -1,11 +1,13 @@
 """A gradient that is exactly zero: the node where it died, unless it had to."""
 
+from collections.abc import Iterator
+
 from labkit.probes.cancelled import cancelled
 from labkit.probes.chosen import unchosen
 from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
-from labkit.probes.growth import cancels
+from labkit.probes.growth import cancels, path_to
 from labkit.probes.verdict import Verdict
 
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
@@ -85,18 +87,13 @@ def _finding(session, flow: Flow, node: Event) -> Finding:
     zero = forward if forward.index in emptied else _zeros(flow, forward, emptied)
     zero = zero or _underflow(flow, node) or _made_real(flow, node)
     if zero is not None:
-        forward, node = zero, _backward_of(flow, zero) or node
+        forward, node = zero, flow.backward_of(zero) or node
     remark = _words(forward)
     finding = Finding(Verdict.DEAD, forward, flow.way(forward.index, flow.above), remark)
     finding.op, finding.phase, finding.at = node.node, "backward", forward.index
     if forward.index in emptied:
         finding.op, finding.phase, finding.remark = "dropout", "forward", "it drops every entry"
     return finding
-
-
-def _backward_of(flow: Flow, forward: Event) -> Event | None:
-    nodes = (e for e in flow.events if e.phase == "backward" and e.forward == forward.index)
-    return next(nodes, None)
 
 
 def _zeros(flow: Flow, event: Event, emptied: set[int]) -> Event | None:
@@ -115,6 +112,13 @@ def _zeros(flow: Flow, event: Event, emptied: set[int]) -> Event | None:
     return None
 
 
+def _above(flow: Flow, node: Event) -> Iterator[Event]:
+    """The forward ops whose nodes sent this one its gradient, nearest first."""
+    for sender in reversed(path_to(flow.events, node)[:-1]):
+        if sender.forward is not None:
+            yield flow.events[sender.forward]
+
+
 def _underflow(flow: Flow, node: Event) -> Event | None:
     """The op nearest above that left a gradient only where this one is flat: on a diagonal.
 
@@ -124,10 +128,8 @@ def _underflow(flow: Flow, node: Event) -> Event | None:
     first = flow.events[node.forward].inputs[:1]
     if not first or not 0 < first[0].zero < first[0].size:
         return None
-    while node.fed:
-        node = flow.events[max(node.fed, key=lambda pair: pair[1].large)[0]]
-        forward = flow.events[node.forward] if node.forward is not None else None
-        if forward is not None and forward.name.rstrip("_") in _UNDERFLOWS:
+    for forward in _above(flow, node):
+        if forward.name.rstrip("_") in _UNDERFLOWS:
             return forward if forward.outputs and forward.outputs[0].zero > 0 else None
     return None
 
@@ -136,10 +138,8 @@ def _made_real(flow: Flow, node: Event) -> Event | None:
     """The cast that dropped the imaginary part, if the gradient of that part died here."""
     if not node.name.startswith(("Complex", "Imag")):
         return None
-    while node.fed:
-        node = flow.events[node.fed[0][0]]
-        forward = flow.events[node.forward] if node.forward is not None else None
-        if forward is not None and forward.inputs and forward.outputs:
+    for forward in _above(flow, node):
+        if forward.inputs and forward.outputs:
             was, now = forward.inputs[0].dtype, forward.outputs[0].dtype
             if was.startswith("complex") and not now.startswith("complex"):
                 return forward

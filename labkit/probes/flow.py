@@ -63,6 +63,11 @@ class Flow:
     def _above(self, index: int) -> tuple[int, ...]:
         return () if self.events[index].phase == "source" else self.events[index].parents
 
+    def backward_of(self, forward: Event) -> Event | None:
+        """The first node that ran backward for this op."""
+        nodes = (e for e in self.events if e.phase == "backward" and e.forward == forward.index)
+        return next(nodes, None)
+
     def to_loss(self, leaf: int) -> set[int]:
         """Everything on a way from a leaf to a loss."""
         return self.below(leaf) & self.above

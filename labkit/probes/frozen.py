@@ -18,8 +18,8 @@ def unmoved(session, flow: Flow, leaf: int, wanted: set[int]) -> tuple[Finding |
     """Why a parameter with a gradient does not move."""
     members = session.training.members()
     if leaf not in members and (members & wanted or _elsewhere(session, members)):
-        by_hand = _by_hand(session, flow, leaf)
-        return (None, "") if by_hand else (_left_out(session, flow, leaf), "")
+        own = _updates_itself(session, flow, leaf)
+        return (None, "") if own else (_left_out(session, flow, leaf), "")
     moves = [m for m in session.training.moves if id(m.leaf) == leaf]
     if leaf in members and not moves:
         never = session.given and len(session.ends) >= 3 and not session.training.stepped
@@ -81,7 +81,7 @@ def _reads(flow: Flow, writer: Event, wanted: set[int]) -> bool:
     return bool(wanted & _ancestors(flow, *(parent for parent, _ in writer.fed[1:])))
 
 
-def _by_hand(session, flow: Flow, leaf: int) -> bool:
+def _updates_itself(session, flow: Flow, leaf: int) -> bool:
     """Does the program write it itself, from its own gradient?"""
     mine = {a.event for a in session.gradients.arrivals if id(a.leaf) == leaf}
     writers = (flow.events[i] for i in flow.writers.get(leaf, ()))

@@ -86,7 +86,7 @@ class Gradients:
 
     def _note(self, index: int, node, left, entered) -> None:
         maker = self.tape.events[index]
-        place = Place(maker.code, maker.line, maker.module, None)
+        place = Place.of(maker)
         event = self.tape.add("backward", "op", node.name(), place)
         event.node, event.forward = event.name, index
         _fed(event, self.feeders.pop(node, ()))

@@ -37,7 +37,7 @@ def vanished(flow: Flow, leaf: int) -> tuple[Finding | None, str]:
     if any(cancels(flow.events, flow.events[a.event]) for a in small):
         return None, "its terms cancel by construction"
     share = max(a.stats.large / largest[a.step] for a in small)
-    path = _path(flow.events, flow.events[small[0].event])
+    path = path_to(flow.events, flow.events[small[0].event])
     return _blamed(Verdict.VANISHING, flow, path, f"{share:.1e} of the largest gradient"), ""
 
 
@@ -76,7 +76,7 @@ def _out_of_proportion(session) -> list:
 
 def _large(session, flow: Flow) -> Finding | None:
     for arrival in _out_of_proportion(session)[:1]:
-        path = _path(flow.events, flow.events[arrival.event])
+        path = path_to(flow.events, flow.events[arrival.event])
         remark = f"gradient up to {arrival.stats.large:.1e}"
         return _blamed(Verdict.EXPLODING, flow, path, remark)
     return None
@@ -99,7 +99,7 @@ def _loop(session, flow: Flow) -> Finding | None:
     if found is None:
         return None
     remark = f"gradient grows {worst:.1e} times over {count} rounds"
-    node = _backward_of(flow.events, found[0])
+    node = flow.backward_of(found[0])
     finding = Finding(Verdict.EXPLODING, found[0], flow.way(found[0].index, flow.above), remark)
     finding.op, finding.phase = (node.node if node else found[0].name), "backward"
     finding.at = found[0].index
@@ -138,7 +138,7 @@ def rate(flow: Flow, move, losses: list[float], steps: str) -> Finding:
     return Finding(Verdict.EXPLODING, writer, [], remark, op="step", phase="optimizer")
 
 
-def _path(events: list[Event], arrival: Event) -> list[Event]:
+def path_to(events: list[Event], arrival: Event) -> list[Event]:
     """Backward nodes from the loss to a leaf, along the largest gradient."""
     path, event = [], arrival
     while event.fed:
@@ -182,8 +182,3 @@ def _spread(node: Event, after: Event) -> float:
     entered = max((s.size for s in node.inputs), default=1)
     left = max((s.size for s in after.inputs or after.outputs), default=1)
     return max(left / max(entered, 1), 1.0)
-
-
-def _backward_of(events: list[Event], forward: Event) -> Event | None:
-    nodes = (e for e in events if e.phase == "backward" and e.forward == forward.index)
-    return next(nodes, None)

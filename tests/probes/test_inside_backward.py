@@ -1,17 +1,11 @@
 """Faults inside a backward pass that no hook of a node sees whole."""
 
-import inspect
-
 import torch
 from torch import nn
 
 from labkit import trace
 from labkit.probes.verdict import Verdict
-
-
-def line_of(function, mark: str) -> int:
-    lines, start = inspect.getsourcelines(function)
-    return start + next(i for i, line in enumerate(lines) if mark in line)
+from tests.probes.lines import line_of
 
 
 def test_a_backward_that_builds_a_graph_names_the_forward_line():

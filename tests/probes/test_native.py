@@ -1,7 +1,5 @@
 """Where a backward is C++ alone the recorder looks away; where Python may run in it, it looks."""
 
-import inspect
-
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -10,15 +8,11 @@ from torch.utils.checkpoint import checkpoint
 from labkit import trace
 from labkit.probes.record import Recorder
 from labkit.probes.verdict import Verdict
+from tests.probes.lines import line_of
 
 
 def ruined(grad):
     return grad / torch.zeros_like(grad)
-
-
-def line_of(function, mark: str) -> int:
-    lines, start = inspect.getsourcelines(function)
-    return start + next(i for i, line in enumerate(lines) if mark in line)
 
 
 def on_a_tensor(x, w):
