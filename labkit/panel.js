@@ -380,6 +380,8 @@ function render({ model, el }) {
       if (frame.timeline !== before.timeline) draw(timeline, frame.timeline);
       if (frame.gradients !== before.gradients) draw(gradients, frame.gradients);
     }
+    const waits = Object.entries(settings).some(([knob, value]) => frame.of[knob] !== value);
+    badge.setAttribute("aria-busy", String(waits)); // what it says is not of these settings yet
     explain();
     survey();
   };

@@ -67,7 +67,8 @@ class Panel(anywidget.AnyWidget):
             elif self.frame["badge"]["status"] == "error":  # the hand came back
                 self._show(self.bench.reading)
         except Exception as error:
-            self.frame = {**self.frame, "badge": live.error_badge(error)}
+            refused = {"badge": live.error_badge(error), "of": change["new"]}
+            self.frame = {**self.frame, **refused}
 
     def _show(self, reading: Reading) -> None:
         """One message to the page with everything that this reading changes."""
@@ -77,7 +78,8 @@ class Panel(anywidget.AnyWidget):
                 self.graph = live.graph(reading.report)
                 self.pointed = -1  # its ops have other numbers
             here = self._chart(reading.settings)
-            self.frame = {**live.frame(reading), "code": self.bench.code(), "here": here}
+            own = {"of": self.settings, "code": self.bench.code(), "here": here}
+            self.frame = {**live.frame(reading), **own}
             self.detail = live.detail(reading.report, self.pointed)
 
     def _chart(self, settings: Any) -> dict[str, Any]:

@@ -39,6 +39,10 @@ class Hand:
         found = ", ".join(f'[data-status="{verdict}"]' for verdict in verdicts)
         expect(self.panel.locator(found)).to_have_count(1, timeout=TURNED_MS)
 
+    def rest(self) -> None:
+        """Wait until the kernel has answered the last thing that the hand has set."""
+        expect(self.badge).to_have_attribute("aria-busy", "false", timeout=TURNED_MS)
+
     def unwell(self) -> None:
         """Wait until the badge shows anything but healthy, and no error."""
         bad = '[data-status]:not([data-status="healthy"], [data-status="error"])'
@@ -68,13 +72,14 @@ class Hand:
         return box["x"] + 8 + share * (box["width"] - 16), box["y"] + box["height"] / 2
 
     def drag(self, name: str, start: float, end: float, moves: int = 40) -> None:
-        """Take the handle at one share of the track and let it go at another."""
+        """Take the handle at one share of the track, let it go at another, wait for the answer."""
         self.slider(name).scroll_into_view_if_needed()
         (x, y), (to, _) = self.grip(name, start), self.grip(name, end)
         self.page.mouse.move(x, y)
         self.page.mouse.down()
         self.page.mouse.move(to, y, steps=moves)
         self.page.mouse.up()
+        self.rest()
 
     def shot(self, name: str) -> None:
         """Keep what the eye sees."""

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 @pytest.fixture
 def hand(opened):
     it = Hand(opened)
+    it.rest()  # a move that still waits would come after the turn, and undo it
     run_code(opened, "bench.turn('healthy', repair=None); None")
     it.sees("healthy")
     yield it

@@ -103,6 +103,12 @@ def test_an_error_is_shown_and_the_last_picture_stays(panel):
     assert status(panel) == "healthy"
 
 
+def test_a_frame_says_which_settings_it_answers(panel):
+    for settings in ({"shift": 90.0}, {"guard": "raise"}):  # a reading, and an error
+        hand(panel, **settings)
+        assert panel.frame["of"] == panel.settings
+
+
 def test_a_value_out_of_range_is_shown_with_what_was_expected(bench, panel):
     hand(panel, shift=4000)
     assert "expected -10 to 100 nats; got 4000" in panel.frame["badge"]["line"]
