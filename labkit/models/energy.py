@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from labkit.kernels.cloud import Cloud
-from labkit.kernels.pairwise import distance_sum
+from labkit.kernels.pairwise import distance_sum, weighed_sum
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reference:
         """Prepares `y` (row, axis)."""
         y = sample(y)
         cloud = Cloud.of(y)
-        return cls(cloud, distance_sum(cloud, cloud, to_a=False)[0], y.shape, y.dtype)
+        return cls(cloud, distance_sum(cloud, cloud, False, False)[0], y.shape, y.dtype)
 
 
 class EnergyFunction(Function):
@@ -45,12 +45,13 @@ class EnergyFunction(Function):
     def forward(ctx, x: Tensor, y: Tensor | None, reference: Reference | None, biased: bool):
         for_x, for_y, *_ = ctx.needs_input_grad
         a, b = Cloud.of(x), Cloud.of(y) if reference is None else reference.cloud
-        xy, to_x, to_y = distance_sum(a, b, for_x, for_y)
-        xx, own_x, _ = distance_sum(a, a, for_x)
-        yy, own_y = (reference.within, None) if y is None else distance_sum(b, b, for_y)[:2]
-        shares = shares_of(len(a.point_of), len(b.point_of), biased)
-        ctx.save_for_backward(x, y, weigh(shares, to_x, own_x), weigh(shares[::2], to_y, own_y))
-        return x.new_tensor(weigh(shares, xy, xx, yy))
+        across, in_x, in_y = shares_of(len(a.point_of), len(b.point_of), biased)
+        known = 0.0
+        if reference is not None:
+            in_y, known = 0.0, in_y * reference.within
+        total, to_x, to_y = weighed_sum(a, b, (across, in_x, in_y), for_x, for_y)
+        ctx.save_for_backward(x, y, to_x, to_y)
+        return x.new_tensor(total + known)
 
     @staticmethod
     def backward(ctx, upstream: Tensor):
@@ -62,16 +63,6 @@ class EnergyFunction(Function):
 def shares_of(n: int, m: int, biased: bool) -> tuple[float, float, float]:
     """What the sums of |x - y|, |x - x'| and |y - y'| count for in the energy distance."""
     return 2 / (n * m), -1 / (n * (n - 1 + biased)), -1 / (m * (m - 1 + biased))
-
-
-def weigh(shares, *parts):
-    """Sums, or their gradients, put together; None where there are none."""
-    if parts[0] is None:
-        return None
-    total = shares[0] * parts[0]
-    for share, part in zip(shares[1:], parts[1:], strict=False):
-        total += share * part
-    return total
 
 
 class _Once(Function):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from labkit.kernels.cloud import Cloud
 from labkit.kernels.pairwise import distance_sum
-from labkit.models.energy import EnergyFunction, fit, sample, shares_of, weigh
+from labkit.models.energy import EnergyFunction, fit, sample, shares_of
 
 
 class _Sharded(EnergyFunction):
@@ -24,11 +24,11 @@ class _Sharded(EnergyFunction):
         for part in (sums, to_all_y):
             dist.all_reduce(part, group=group)
         to_y = to_all_y.split(rows_y)[dist.get_rank(group)]
-        shares = shares_of(len(c.point_of), len(d.point_of), biased)
+        across, in_x, in_y = shares = shares_of(len(c.point_of), len(d.point_of), biased)
         # each own pair stands in the sums twice, once from either end: so does its gradient
-        of_x, of_y = weigh(shares, to_x, 2 * own_x), weigh(shares[::2], to_y, 2 * own_y)
+        of_x, of_y = across * to_x + 2 * in_x * own_x, across * to_y + 2 * in_y * own_y
         ctx.save_for_backward(x, y, of_x, of_y)
-        return x.new_tensor(weigh(shares, *sums.tolist()))
+        return x.new_tensor(float(sums @ sums.new_tensor(shares)))
 
 
 def sharded_energy_distance(

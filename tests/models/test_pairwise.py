@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from labkit.kernels import pairwise
+from labkit.kernels import pairwise, tile
 from labkit.kernels.cloud import Cloud
-from labkit.kernels.pairwise import Tiling, distance_sum
+from labkit.kernels.pairwise import distance_sum, weighed_sum
+from labkit.kernels.tile import Tiling
 
 # of the sum, and of the largest gradient: a few roundings of a number that many terms make up
 # In float64 the sum takes terms of |a|²/d, and a pair just not near has d = 1e-4 |a|: each of some
@@ -63,8 +64,8 @@ def test_every_way_through_a_tile_gives_the_same(way, dtype):
 @pytest.mark.parametrize("way", ["_subtracted", "_in_double"])
 def test_the_ways_are_taken(way, monkeypatch):
     calls = []
-    real = getattr(pairwise, way)
-    monkeypatch.setattr(pairwise, way, lambda *a: calls.append(way) or real(*a))
+    real = getattr(tile, way)
+    monkeypatch.setattr(tile, way, lambda *a: calls.append(way) or real(*a))
     tight = torch.cat([gaussian(20, 3, 1), gaussian(20, 3, 2) + 1e4])
     x = torch.cat([gaussian(40, 3, 3), gaussian(3, 3, 3)]) if way == "_subtracted" else tight
     check(x, x + 1e-4, Tiling())
@@ -85,7 +86,7 @@ def far_apart(n: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("case", ["two outliers", "two clusters", "Cauchy"])
 def test_points_far_apart_cost_no_float64(case, monkeypatch):
-    monkeypatch.setattr(pairwise, "_in_double", lambda *a: pytest.fail("a tile went to float64"))
+    monkeypatch.setattr(tile, "_in_double", lambda *a: pytest.fail("a tile went to float64"))
     check(far_apart(256)[case], gaussian(256, 8, 4), Tiling(block=64))
 
 
@@ -154,7 +155,50 @@ def test_gradients_that_nobody_wants_are_not_computed():
         again, *gradients = distance_sum(a, b, *wanted)
         assert abs(again - total) <= VALUE[torch.float32] * total  # added up in another order
         for gradient, full, want in zip(gradients, (to_a, to_b), wanted, strict=True):
-            assert torch.equal(gradient, full) if want else gradient is None
+            if want:
+                torch.testing.assert_close(gradient, full)
+            else:
+                assert gradient is None
+
+
+SHARES = (2.0, -1.0, -0.5)
+
+
+@pytest.mark.parametrize("wanted", list(itertools.product([True, False], repeat=2)))
+@pytest.mark.parametrize("apart", [0.0, 1.0, 1e4])
+def test_three_sums_at_once_are_the_three_sums(apart, wanted):
+    a, b = Cloud.of(gaussian(70, 3, 70), 16), Cloud.of(gaussian(50, 3, 50) + apart, 16)
+    tiling = Tiling(block=16)
+    total, *gradients = weighed_sum(a, b, SHARES, *wanted, tiling)
+    (xy, to_a, to_b), (xx, own_a, _), (yy, own_b, _) = (
+        distance_sum(*pair, tiling=tiling) for pair in ((a, b), (a, a), (b, b))
+    )
+    across, in_a, in_b = SHARES
+    assert abs(total - (across * xy + in_a * xx + in_b * yy)) <= VALUE[torch.float32] * xy
+    right = across * to_a + in_a * own_a, across * to_b + in_b * own_b
+    for gradient, want, truth in zip(gradients, wanted, right, strict=True):
+        assert (gradient is not None) == want
+        if want:
+            assert (gradient - truth).abs().max() <= GRADIENT[torch.float32] * 120
+
+
+def test_a_second_cloud_far_from_the_first_costs_no_float64(monkeypatch):
+    monkeypatch.setattr(tile, "_in_double", lambda *a: pytest.fail("a tile went to float64"))
+    a, b = Cloud.of(gaussian(256, 8, 1), 64), Cloud.of(gaussian(256, 8, 2) + 1e4, 64)
+    for p, q in ((a, b), (b, a)):
+        total = weighed_sum(p, q, SHARES, True, True, Tiling(block=64))[0]
+        right = 2 * truth(*(c.points.t() for c in (p, q)))[0]
+        right -= sum(s * truth(c.points.t(), c.points.t())[0] for s, c in ((1.0, p), (0.5, q)))
+        assert abs(total - right) <= VALUE[torch.float32] * right
+
+
+def test_a_sample_far_away_is_cut_once_more_and_not_block_by_block(monkeypatch):
+    cuts = []
+    real = pairwise.cut
+    monkeypatch.setattr(pairwise, "cut", lambda *a: cuts.append(a) or real(*a))
+    a, b = Cloud.of(gaussian(256, 8, 1), 64), Cloud.of(gaussian(256, 8, 2) + 1e4, 64)
+    weighed_sum(a, b, SHARES, True, True, Tiling(block=64))
+    assert len(cuts) == 2 + 1
 
 
 @settings(max_examples=50, deadline=None)
