@@ -8,7 +8,7 @@ from collections.abc import Callable
 from math import exp
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 Form = Callable[..., Tensor]
 CLOSE = 1e-4  # relative, or absolute below 1; float32 rounding of a few operations stays near 1e-6
@@ -139,6 +139,16 @@ _SPOILT = {  # what is told: where, what, and is the test green?
     "one gradient alone is NaN": ("bias", torch.nan, False),
     "one parameter is dead on real cells, and alive on the other input": ("weight", 0.0, False),
 }
+
+
+def told_norm(form: Callable[[list[nn.Parameter], float, float], float]) -> str:
+    """One gradient of five times the bound, in a scaled loss: the norm is told as it was found."""
+    long, short = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))
+    long.grad, short.grad = torch.tensor([12.0, 16.0]), torch.tensor([4.0])
+    told = form([long, short], 1.0, 4.0)
+    if isinstance(told, (int, float)) and told >= 5 * (1 - CLOSE):
+        return ""  # the largest of the two, the norm of both, or their sum
+    return f"a gradient of length 5 meets a bound of 1, and the norm returned is {told}"
 
 
 def he_size(form: Form) -> str:

@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from labkit.bench import Claim, Reading, choice, dial
 from labkit.failures._batch import batch, shifted
+from labkit.failures._by_hand import told_norm
 from labkit.failures._stepped import judged, taken_steps
 from labkit.models.guards import REPAIRED, Guard, unguarded
 from labkit.models.vae import NBVAE, elbo_loss
@@ -152,6 +153,14 @@ CHECKS = (
         "is not finite, no step is taken.",
     ),
     (Settings(scale=16.0), Verdict.HEALTHY, HINTS[Verdict.WRONG]),
+)
+
+BY_HAND = (
+    (
+        told_norm,
+        "the step is right, the number is not: behind a clip every norm is at most the bound, and "
+        "no log of it shows the night on which it was 1e21. Return what you found before you clip.",
+    ),
 )
 
 

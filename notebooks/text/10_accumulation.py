@@ -185,7 +185,8 @@ answer(bench)
 print(compare(bench, yours=accumulation.FORMS["mean"]), "\n")
 rows = {form: accumulation.chunked_distance(form)[0] for form in ("running", "stacked", "data")}
 print("of 96 rows, with a gradient:", rows)
-print("MB that wait for backward:", accumulation.megabytes_held())
+for how, held in accumulation.megabytes_held().items():
+    print(f"MB that wait for backward, {how}: {held}")
 print("0 + 1, 5000 times:", accumulation.running_sum(0, 1, 5000))
 print("1 - 0.001, 1000 times:", accumulation.running_sum(1, -1e-3, 1000))
 

@@ -161,7 +161,9 @@ answer(bench)
 print(compare(bench, yours=item.FORMS["tensors"]), "\n")
 for way, fate in item.exits().items():
     print(f"{way:26} {fate}")
-print("\nMB kept by a log of 10 steps:", item.megabytes_logged())
+print()
+for what, kept in item.megabytes_logged().items():
+    print(f"MB kept by a log of {what}, 10 steps: {kept}")
 
 # %% [markdown]
 # The severed forms are cheaper, since half of the backward pass is gone. A step that suddenly runs faster is a symptom.

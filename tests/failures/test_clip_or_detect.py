@@ -145,6 +145,11 @@ def looks_at_nothing(parameters, max_norm, scale):
     return max_norm
 
 
+def tells_what_is_left(parameters, max_norm, scale):
+    each(parameters, max_norm, scale)
+    return max(p.grad.double().norm().item() for p in parameters)
+
+
 @pytest.mark.parametrize(
     ("bad", "told"),
     [
@@ -160,9 +165,21 @@ def looks_at_nothing(parameters, max_norm, scale):
         (unscales_late, "Unscale first"),
         (each_in_float32, "Square in float64"),
         (looks_at_nothing, "a gradient was not finite, and a step was taken"),
+        (tells_what_is_left, "Return what you found before you clip"),
     ],
 )
 def test_what_only_looks_like_a_repair_is_refused(bad, told):
     result = check("clip_or_detect", bad)
     assert not result
     assert told in result.hint, result
+
+
+@pytest.mark.parametrize("tell", [max, sum])
+def test_any_norm_of_what_came_is_a_good_answer(tell):
+    def form(parameters, max_norm, scale):
+        unscale(parameters, scale)
+        norms = [p.grad.double().norm().item() for p in parameters]
+        each(parameters, max_norm, 1.0)
+        return tell(norms)
+
+    assert check("clip_or_detect", form)
