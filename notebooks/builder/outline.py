@@ -19,7 +19,7 @@ HEADINGS = {
     ),
     "index": None,  # free, but it must have some
 }  # fmt: skip
-CELLS = {"failure": (14, 22), "tool": (6, 28), "index": (3, 40)}
+CELLS = {"failure": (14, 24), "tool": (6, 28), "index": (3, 40)}
 SHOWS = ("Break", "Look", "Turn", "Strip", "Check", "Compare")  # each must leave something to see
 SETUP_LINES = 6
 WHY_WORDS = 150
@@ -127,6 +127,8 @@ def _failure(parts: Sections) -> Iterator[str]:
         yield "Predict: expected a question and a list of at least two choices"
     if _folds(parts["Predict"]) < 1:
         yield "Predict: expected the answer folded in <details>"
+    if not any("predict(" in cell.source for cell in code["Predict"]):
+        yield "Predict: expected a cell with predict(bench) before the answer"
     for name in SHOWS:
         if not any(cell.outputs for cell in code[name]):
             yield f"{name}: expected a code cell with a stored output"

@@ -166,7 +166,7 @@ Panel(bench)
 # `make lab` has put your own copies of the notebooks into `my_lab/`. Beside them the lab keeps one small file:
 # what you predicted, what you broke, what you repaired, and with how many hints. It is yours. It is sent nowhere, and you may delete it.
 #
-# Each notebook asks before it shows. `predict(bench, "C")` notes your answer, and does not give the right one away.
+# Each notebook asks before it shows. Change its cell `predict(bench)` to `predict(bench, "C")`: your answer is noted, and the right one is not given away.
 # Stuck in an exercise? `hint(bench)` gives the next hint of its notebook.
 
 # %%

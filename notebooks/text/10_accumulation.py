@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_graph, draw_map, draw_strip
 from labkit.failures import accumulation
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **B** `total = total.data + term`
 # - **C** `torch.tensor([term.item() for term in terms]).mean()`
 # - **D** `torch.stack(terms).mean()`
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **B.** In each round it strips the total of its graph and adds one term that still has one.

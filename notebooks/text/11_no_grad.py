@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_graph, draw_strip
 from labkit.failures import no_grad
 
@@ -47,7 +47,11 @@ bench.turn("healthy")
 # - **B** no gradient for the encoder, and no error
 # - **C** a gradient for every parameter of the encoder, and all of them wrong
 # - **D** what you want
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The reconstruction is cut off, the KL is not.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_graph, draw_strip
 from labkit.failures import detach
 
@@ -44,7 +44,11 @@ bench.turn("healthy")
 # - **B** zeros
 # - **C** the right one, since noise needs no gradient
 # - **D** a finite one, not zero, and wrong
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** The log-variance reaches the loss twice: by the sample and by the KL.

@@ -21,7 +21,7 @@
 # **Minutes:** 15
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_graph, draw_strip
 from labkit.failures import item
 
@@ -44,7 +44,11 @@ bench.turn("healthy")
 # - **B** no error, and no parameter has a gradient
 # - **C** no error, the decoder has no gradient, the encoder has a wrong one
 # - **D** no error, and all gradients are right
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The sum is a tensor, since the KL is one, and it has the KL's graph.

@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_strip
 from labkit.failures import bad_initialisation as start
 
@@ -48,7 +48,11 @@ bench.turn("healthy")
 # - **B** a NaN
 # - **C** gradients about four times smaller in the hidden layers
 # - **D** gradients in the hidden layers that are less than a millionth of the decoder's
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** Every layer multiplies the signal by the gain on its way forward, and the gradient on its way back.

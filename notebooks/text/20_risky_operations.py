@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_map, draw_strip
 from labkit.failures import risky_operations
 
@@ -44,7 +44,11 @@ bench.turn("healthy")
 # - **B** a length that is a little wrong
 # - **C** Inf, and a gradient that is not finite either
 # - **D** Inf, and a gradient of exactly 0
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** The square of 2.4e20 is 5.8e40. That is beyond the largest float32, though the length itself would fit easily.

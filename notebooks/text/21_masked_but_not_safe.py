@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_graph, draw_strip
 from labkit.failures import masked_but_not_safe
 from labkit.models.likelihood import nb_log_likelihood_from_logs
@@ -44,7 +44,11 @@ bench = Bench(masked_but_not_safe)
 # - **A** none: what is not in the loss has no gradient
 # - **B** those of the decoder's last layer, where the missing genes are
 # - **C** all of them
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The mask gives the missing entries the weight 0 in the backward pass. But the backward pass goes on, through the likelihood, whose slope there is NaN.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_graph, draw_map, draw_strip
 from labkit.failures import exploding_logvar
 
@@ -47,7 +47,11 @@ bench.turn("healthy")
 # - **B** the standard deviation, near 177
 # - **C** the KL, near 88
 # - **D** both at once
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The largest float32 is about 3.4e38, and its logarithm is 88.72.

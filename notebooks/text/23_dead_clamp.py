@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_map, draw_strip
 from labkit.failures import dead_clamp
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **B** the loss is stuck
 # - **C** the loss falls as in a good run, the log-variance comes back
 # - **D** the loss falls as in a good run, and the layer that makes the log-variance never changes by a single bit
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** The rest of the model learns, and it can lower the loss without this layer.

@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_map, draw_strip
 from labkit.failures import vanishing_dispersion
 
@@ -46,7 +46,11 @@ bench.turn("healthy")
 # - **B** where r is huge, near $10^{38}$: overflow
 # - **C** where r is near $10^5$ to $10^6$: finite and wrong
 # - **D** nowhere that a gene would ever be
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** Both terms are near `r log r`, and their difference is near `x log r`.

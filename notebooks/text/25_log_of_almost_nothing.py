@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_map, draw_strip
 from labkit.failures import log_of_almost_nothing
 
@@ -44,7 +44,11 @@ bench.turn("healthy")
 # - **B** with a force near $10^{11}$, since the slope of log is $1/\mu$
 # - **C** with a force of 0.005
 # - **D** with none: the constant has replaced $\mu$
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The slope of $\log(\mu + \varepsilon)$ in $\log \mu$ is $\mu / (\mu + \varepsilon)$, here one thousandth.

@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_graph, draw_map, draw_strip
 from labkit.failures import runaway_operator
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **A** at most three times as far: $1.05^{24} = 3.2$
 # - **B** about 25 times as far: 1.05 in each step, added up
 # - **C** millions of times as far
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The penalty sees the $B_k$. The cells are moved by $A$, and the weights $\alpha_k$ are free.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_graph, draw_map, draw_strip
 from labkit.failures import distance_at_zero
 
@@ -46,7 +46,11 @@ bench.turn("healthy")
 # - **B** the loss is NaN
 # - **C** the loss is finite, and some gradients are NaN
 # - **D** the loss is finite, and every gradient is NaN
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** The value of the root at 0 is 0, and correct. Its slope there is infinite.

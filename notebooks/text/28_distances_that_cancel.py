@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_graph, draw_map, draw_strip
 from labkit.failures import distances_that_cancel
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **A** $10^6$: seven digits, minus one
 # - **B** $10^4$
 # - **C** $10^{1.5}$, which is 32
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** It is the *squares* that are subtracted: with 32 in each of 8 coordinates a cell lies at 91, the squares are near 8000, and float32 rounds them by 0.0005. In several steps, and for neighbours that are 0.5 apart, that is enough for the gradient.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_map, draw_strip
 from labkit.failures import chunks_that_save_nothing
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **A** 80 MB, the last chunk
 # - **B** 160 MB, a chunk of each matrix
 # - **C** 3.2 GB, all chunks of both
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The slope of a distance is $(x - y) / |x - y|$, so the backward pass needs the distance.

@@ -21,7 +21,7 @@
 # **Minutes:** 30
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_gradients, draw_strip
 from labkit.failures import _layers, defence_in_depth
 
@@ -44,7 +44,11 @@ bench.turn("healthy", guards="guide")
 # - **A** all five
 # - **B** three
 # - **C** one
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C**, the NaN. The -0.5 was edited to 0, the 0.37 was scored as it is, the log-variance was clamped and its gradient went to zero.

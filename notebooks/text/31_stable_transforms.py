@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_strip
 from labkit.failures import _transforms, stable_transforms
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **A** the same as before, without overflow
 # - **B** it depends on the sign of the log-variance: below zero all is as before, above zero the KL rewards what it should punish
 # - **C** NaN
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **B.** Below zero the maximum is 0, and taking it out changes nothing.

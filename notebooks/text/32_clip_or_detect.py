@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_strip
 from labkit.failures import clip_or_detect
 
@@ -47,7 +47,11 @@ bench.turn("healthy")
 # - **B** the large gradients are shortened, the small ones stay as they were
 # - **C** nothing moves, and nothing is reported
 # - **D** every parameter becomes NaN
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The largest entry is near 1e21. Its square is 1e42, and float32 ends at 3.4e38.

@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_strip, draw_timeline
 from labkit.failures import _aftermath as aftermath
 from labkit.failures import poisoned_state
@@ -45,7 +45,11 @@ bench = Bench(poisoned_state)
 # - **A** both times all is well: the weights are the good ones
 # - **B** with Inf all weights are NaN again; with ten billion all is well
 # - **C** with Inf all weights are NaN again; with ten billion they are good, and from now on half of the model hardly learns
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** Adam keeps two averages for every weight: of the gradients, and of their squares.

@@ -21,7 +21,7 @@
 # **Minutes:** 25
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_curves, draw_gradients, draw_strip
 from labkit.failures import _formats, half_precision
 
@@ -42,7 +42,11 @@ bench.turn("healthy")
 # - **A** right to three digits, which is what float16 has
 # - **B** unchanged, since the updates are too small
 # - **C** NaN
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** Adam squares each gradient. The square of 1e-4 is 1e-8, and in float16 that is zero.

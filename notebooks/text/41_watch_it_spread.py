@@ -21,7 +21,7 @@
 # **Minutes:** 35
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_board, draw_graph, draw_strip
 from labkit.failures import watch_it_spread
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **B** the losses of the cells, in step 1
 # - **C** the gradients of the weights, in step 1
 # - **D** the parameters, in step 2
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The NaN takes its whole cell in the first layer, and stays in that cell for all of the forward pass and nearly all of the backward pass.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_gradients, draw_strip
 from labkit.failures import crash_and_recovery
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **B** the state of batch 99, just before the bad step
 # - **C** the NaN
 # - **D** half a file
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** The save comes before the check, and nobody looked at what was saved.

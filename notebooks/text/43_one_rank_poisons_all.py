@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_gradients, draw_strip
 from labkit.failures import one_rank_poisons_all
 
@@ -44,7 +44,11 @@ bench.turn("healthy")
 # - **B** rank 0 stops at once with an error
 # - **C** both go on, rank 0's first gradient is averaged with rank 1's second, and at the end rank 0 waits for ever
 # - **D** rank 0 becomes NaN
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **C.** An all-reduce knows no step numbers. It pairs the first call here with the first call there.

@@ -21,7 +21,7 @@
 # **Minutes:** 20
 
 # %%
-from labkit import Bench, Panel, answer, check, compare
+from labkit import Bench, Panel, answer, check, compare, predict
 from labkit.draw import draw_gradients, draw_strip
 from labkit.failures import tests_that_catch
 
@@ -45,7 +45,11 @@ bench.turn("healthy")
 # - **B** the first two
 # - **C** the first
 # - **D** none
-#
+
+# %%
+predict(bench)
+
+# %% [markdown]
 # <details><summary>Answer</summary>
 #
 # **D.** Infinity is not NaN, so the first is green.

@@ -86,7 +86,7 @@ PLANTED = {
     "no kind": (kind(None), "kind: expected one of failure, tool, index"),
     "unknown kind": (kind("poem"), "got 'poem'"),
     "headings of another kind": (kind("tool"), "heading 1: expected 'Question'"),
-    "too many cells": (many_cells, "a failure notebook has 14 to 22"),
+    "too many cells": (many_cells, "a failure notebook has 14 to 24"),
     "heading missing": (swap("## Strip", "So:"), "heading 6: expected 'Strip', got 'Why'"),
     "heading misspelt": (swap("## Compare", "## Comparison"), "got 'Comparison'"),
     "headings swapped": (swap("## Look", "## Turn"), "expected 'Look', got 'Turn'"),
@@ -102,6 +102,7 @@ PLANTED = {
         swap("<details>\n<summary>Answer</summary>\n\nIt grows.\n</details>", "It grows."),
         "Predict: expected the answer folded",
     ),
+    "nobody is asked": (swap('predict("detach")', '"detach"'), "expected a cell with predict"),
     "nothing to see in Strip": (strip("print(*LEVELS)"), "Strip: expected a code cell"),
     "nothing to compare": (strip('print("broken'), "Compare: expected a code cell"),
     "figure unexplained": (swap("### What to see", "### Then"), "Look: expected a heading"),
@@ -171,7 +172,7 @@ def test_a_planted_fault_is_refused(sound, name):
 def test_a_message_names_the_cell(sound):
     line("import numpy")(sound)
     (fault,) = faults(sound)
-    assert re.match(r"cell 11 \(print\(\*LEVELS\)\): imports numpy; a notebook imports", fault)
+    assert re.match(r"cell 13 \(print\(\*LEVELS\)\): imports numpy; a notebook imports", fault)
 
 
 TOOL = {

@@ -10,7 +10,7 @@
 #
 # **分钟：** 20
 
-# %% [markdown] of="10252c9d"
+# %% [markdown] of="f04236dc"
 # ## 指南的说法
 # > `result = result + ...` 创建新张量，旧的计算图被detach
 #
@@ -27,7 +27,8 @@
 # - **B** `total = total.data + term`
 # - **C** `torch.tensor([term.item() for term in terms]).mean()`
 # - **D** `torch.stack(terms).mean()`
-#
+
+# %% [markdown] of="836d0730"
 # <details><summary>答案</summary>
 #
 # **B。** 每一轮它都剥掉总和的计算图，再加上仍有计算图的一项。

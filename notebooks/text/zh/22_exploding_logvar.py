@@ -10,7 +10,7 @@
 #
 # **分钟：** 20
 
-# %% [markdown] of="7385dea8"
+# %% [markdown] of="21051c8c"
 # ## 指南的说法
 # > logvar过大 >20 → exp溢出 → std=Inf
 #
@@ -29,7 +29,8 @@
 # - **B** 标准差，在 177 附近
 # - **C** KL，在 88 附近
 # - **D** 两者同时
-#
+
+# %% [markdown] of="a6416653"
 # <details><summary>答案</summary>
 #
 # **C。** float32 的最大值约为 3.4e38，它的对数是 88.72 。
