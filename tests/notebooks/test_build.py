@@ -29,7 +29,7 @@ def test_a_second_build_gives_the_same_bytes(built, capsys):
 def test_outputs_and_counts_are_kept(built):
     code = [cell for cell in cells(built / "01_flooded_cellar.ipynb") if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    assert code[1].outputs[0].text == "wet: True\n"
+    assert code[2].outputs[0].text == "wet: True\n"
 
 
 def test_a_live_view_gives_way_to_its_picture(built):

@@ -75,12 +75,12 @@ def test_translations_are_not_run_again():
             ("\n# %% [markdown] of=", "\n# %%\nbench = 3\n\n# %% [markdown] of="),
             "is code; a transl",
         ),
-        (('# %% [markdown] of="9beed0da"\n', ""), "10 cells of prose; the English notebook has 11"),
+        (('# %% [markdown] of="9beed0da"\n', ""), "11 cells of prose; the English notebook has 12"),
         (("88.72", "88.73"), "numbers in one language only: 88.72, 88.73"),
         (("`fc_logvar`", "fc_logvar"), "code in one language only: `fc_logvar`"),
         (("$M$", "M"), "7 formulas; the English has 8"),
         (("<details><summary>答案</summary>", "答案"), "0 folds; the English has 1"),
-        (("# ## 弄坏", "# 弄坏"), "2 headings; the English has 3"),
+        (("# ## 弄坏", "# 弄坏"), "0 headings; the English has 1"),
     ],
     ids=["code", "cell", "number", "name", "formula", "fold", "heading"],
 )
@@ -116,7 +116,7 @@ def test_the_builder_renews_translations_and_runs_nothing(tmp_path, monkeypatch,
     made = (tmp_path / "zh" / f"{EXAMPLE.stem}.ipynb").read_text(encoding="utf-8")
     shutil.copy(changed(tmp_path / "text" / "zh", "88.72", "88.73"), tmp_path / "text" / "zh")
     assert build.main(["--translations"], tmp_path) == 1
-    assert "✗ prose 2: numbers in one language only" in capsys.readouterr().out
+    assert "✗ prose 3: numbers in one language only" in capsys.readouterr().out
     assert (tmp_path / "zh" / f"{EXAMPLE.stem}.ipynb").read_text(encoding="utf-8") == made
 
 
