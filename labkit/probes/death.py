@@ -8,6 +8,7 @@ from labkit.probes.events import Event
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.growth import cancels, path_to
+from labkit.probes.settled import settled
 from labkit.probes.verdict import Verdict
 
 _PRODUCTS = {"mul", "mm", "bmm", "mv", "dot", "addmm", "addmv", "baddbmm", "addbmm"} | {
@@ -155,7 +156,8 @@ def _excuse(session, flow: Flow, node: Event) -> str:
     losses = [root.value for root in session.calls.roots if root.step == node.step]
     if losses and all(value == 0 for value in losses) and not _stuck(node, forward):
         zero = _zeros(flow, forward, set())
-        if zero is None or not zero.bad_input:  # finite over infinite is zero, and no success
+        # finite over infinite is zero, and no success; nor is what can be nothing else
+        if not (zero and zero.bad_input) and not settled(flow, node):
             return "the loss is zero already"
     if 0 in forward.scalars and (_multiplies(forward) or forward.name.rstrip("_") in _ZEROED):
         return "multiplied by a constant zero"

@@ -108,8 +108,8 @@ IDLES = (
      "model.eval()", "11_no_grad"),
     (r"requires_grad", "switch it on again, requires_grad_(True), for what should learn",
      "11_no_grad"),
-    (r"model", "name the model that the step runs, or leave model= out: every parameter that is "
-     "used is then found", "00_start_here"),
+    (r"model", "call this model in the step, not a copy or an average of it; or name the one that "
+     "the step runs, or leave model= out", "00_start_here"),
     (r"", "return the loss, or run loss.backward() in the step", "00_start_here"),
 )  # fmt: skip
 
@@ -133,16 +133,15 @@ CUTS = (
      "12_detach"),
 )  # fmt: skip
 
-APPLIED = (
-    "hand to apply every tensor that should learn, and call no floating result of it not "
-    "differentiable; checkpoint with use_reentrant=False",
-    "12_detach",
-)
-
-RETURNS = (
-    "return a gradient for every input of forward that should learn, in its order",
-    "12_detach",
-)
+CUT_WORDS = {  # by the beginning of the remark
+    "what leaves": "hand to apply every tensor that should learn, and call no floating result of "
+    "it not differentiable; checkpoint with use_reentrant=False",
+    "torch.autograd.grad": "write what torch.autograd.grad returns into each parameter's .grad, or "
+    "call backward()",
+    "it enters no loss": "add it to the loss that runs backward, or take its parameters out of the "
+    "optimizer",
+}
+RETURNS = "return a gradient for every input of forward that should learn, in its order"
 
 
 def explain(report: Report) -> Card:
@@ -211,17 +210,20 @@ def _repair(report: Report) -> tuple[str, str]:
                 ("42_crash_and_recovery"),
             )
         return _first(BIRTHS, op) or ELSE
-    if report.verdict is Verdict.SEVERED and culprit.phase == "backward":
-        return RETURNS
-    if report.verdict is Verdict.SEVERED and culprit.remark.startswith("what leaves"):
-        return APPLIED
     if report.verdict is Verdict.SEVERED:
-        return _first(CUTS, op) or QUIET[Verdict.SEVERED]
+        return _by_remark(culprit) or _first(CUTS, op) or QUIET[Verdict.SEVERED]
     if report.verdict is Verdict.UNTRAINED:
         return _first(IDLES, op)
     if report.verdict is Verdict.DEAD:
         return _first(DEADS, op) or QUIET[Verdict.DEAD]
     return QUIET.get(report.verdict, ELSE)
+
+
+def _by_remark(culprit) -> tuple[str, str] | None:
+    """Cuts that are known by what is told of them, not by their op."""
+    told = (repair for start, repair in CUT_WORDS.items() if culprit.remark.startswith(start))
+    repair = next(told, RETURNS if culprit.phase == "backward" else None)
+    return repair and (repair, "12_detach")
 
 
 def _first(table, op: str) -> tuple[str, str] | None:

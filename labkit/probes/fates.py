@@ -1,5 +1,7 @@
 """What became of each parameter."""
 
+from dataclasses import replace
+
 import torch
 
 from labkit.probes.harm import scaled_steps
@@ -73,6 +75,13 @@ def _cast_of(value, leaf) -> bool:
     while node is not None and type(node).__name__ in ("ToCopyBackward0", "CloneBackward0"):
         node = node.next_functions[0][0]
     return node is not value.grad_fn and getattr(node, "variable", None) is leaf
+
+
+def refused(parameters: list[Fate]) -> list[Fate]:
+    """Where nothing was harmed: gradients that were not finite were thrown away by the program."""
+    why = "its gradient was not finite, and no update took it"
+    bad = (fate.word in ("nan", "inf") and not fate.excused for fate in parameters)
+    return [replace(f, excused=why) if b else f for f, b in zip(parameters, bad, strict=True)]
 
 
 def _fate(session, name: str, leaf) -> Fate:

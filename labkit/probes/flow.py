@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 
 from labkit.probes.events import Event
 
+_BLENDS = {"lerp_", "_foreach_lerp_", "add_", "_foreach_add_"}  # what was there before counts too
+
 
 class Flow:
     """The forward events as a graph that can be walked in both directions."""
@@ -71,6 +73,24 @@ class Flow:
     def to_loss(self, leaf: int) -> set[int]:
         """Everything on a way from a leaf to a loss."""
         return self.below(leaf) & self.above
+
+    def averaged(self, leaf: int) -> bool:
+        """Does it enter the losses only as a part of a running average, which is another leaf?"""
+        sources = ((o, self.events[index]) for o, index in self.sources.items())
+        weights = (o for o, event in sources if event.kind == "parameter" and o != leaf)
+        others = {i: o for o in weights for i in self.writers.get(o, ())}
+        read = spread(
+            self.all_sources.get(leaf, ()),
+            lambda index: [i for i in self._after(index) if i not in others],
+        )
+        if read & self.losses or not self.to_loss(leaf):
+            return False
+        return any(read & {*self._before(i)} and self._blends(i, o) for i, o in others.items())
+
+    def _blends(self, writer: int, leaf: int) -> bool:
+        """Is a part of what this op writes into a leaf what stood there before?"""
+        event = self.events[writer]
+        return event.name in _BLENDS or bool({p for p, _ in event.fed[1:]} & self.below(leaf))
 
     def way(self, start: int, inside: set[int]) -> list[Event]:
         """One way from an event down to a loss."""

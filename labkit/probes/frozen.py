@@ -184,9 +184,12 @@ def _dropped(session, move, arrival) -> Finding | None:
 
 
 def _taken(flow: Flow, arrival) -> Finding | None:
-    """torch.autograd.grad gave it, and neither .grad nor anything else got it."""
+    """torch.autograd.grad gave it, and neither .grad nor a parameter nor a loss got it."""
     event = flow.events[arrival.event]
-    if not arrival.taken or flow.children.get(event.index):
+    if not arrival.taken:
+        return None
+    made = spread([event.index], lambda index: flow.children.get(index, ()))
+    if made & flow.above or any(made & set(flow.writers.get(leaf, ())) for leaf in flow.sources):
         return None
     remark = "torch.autograd.grad returns the gradient and leaves .grad as it is"
     return Finding(Verdict.SEVERED, event, [event], remark, op="grad", at=event.index)

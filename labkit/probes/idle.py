@@ -33,13 +33,26 @@ def _ran(session) -> bool:
 def _unused(session, flow: Flow) -> Finding | None:
     """The model that was named has parameters to train, and the step read none of them."""
     leaves = [p for model in session.models for p in model.parameters() if p.requires_grad]
-    if not leaves or not flow.events or any(id(leaf) in flow.sources for leaf in leaves):
+    if not leaves or not flow.events or session.error is not None:
         return None
-    if session.error is not None:
+    if any(id(leaf) in flow.sources and not flow.averaged(id(leaf)) for leaf in leaves):
         return None
     finding = _told("model", f"the step used none of the {len(leaves)} parameters of `model`")
-    finding.place = flow.events[session.calls.roots[-1].event] if session.calls.roots else None
+    finding.place = _in_its_place(flow)
+    finding.spoilt = dict.fromkeys(map(id, leaves), "not updated")
     return finding
+
+
+def _in_its_place(flow: Flow):
+    """Where something else to train was called, on the way to a loss; or else the loss."""
+    events = map(flow.events.__getitem__, sorted(flow.above))
+    reads = (e for e in events if e.phase == "forward" and e.live and e.graph)
+    first = next((e for e in reads if any(_trains(flow.events[p]) for p in e.parents)), None)
+    return first or next((flow.events[loss] for loss in sorted(flow.losses, reverse=True)), None)
+
+
+def _trains(event) -> bool:
+    return event.phase == "source" and event.kind == "parameter"
 
 
 def _frozen(session, models: list) -> Finding | None:

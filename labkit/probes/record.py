@@ -1,6 +1,5 @@
 """Every operator that runs, written on the tape: forward, optimizer and Python in backward."""
 
-import math
 import sys
 
 import torch
@@ -145,7 +144,7 @@ class Recorder(TorchDispatchMode):
 
     def _scalars(self, event, scalars: list, fed: list) -> None:
         tape = self.tape
-        event.scalars = tuple(value for value in scalars if value == 0 or not math.isfinite(value))
+        event.scalars = tuple(scalars)
         for value in scalars if tape.echoes else ():
             parent = tape.echo(value)
             if parent is not None:

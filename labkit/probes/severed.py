@@ -10,6 +10,7 @@ from labkit.probes.misplaced import misplaced, still_frozen
 from labkit.probes.report import Fate
 from labkit.probes.shared import shared
 from labkit.probes.unanswered import unanswered
+from labkit.probes.unjoined import unjoined
 from labkit.probes.unread import unread
 from labkit.probes.verdict import Verdict
 
@@ -116,6 +117,8 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "not used in the traced steps"
     if not wanted:
         return None, "no optimizer holds it"
+    if flow.averaged(leaf):
+        return None, "only its average enters a loss"
     inside = flow.to_loss(leaf)
     own = flow.writers.get(leaf, ())  # how a leaf got its values takes no gradient from it
     cuts = sorted(index for index in inside if flow.events[index].cut and index not in own)
@@ -137,7 +140,7 @@ def _examine(session, flow: Flow, leaf: int, wanted: bool) -> tuple[Finding | No
         return None, "no backward ran, and none could"
     if cuts and _loss_stands_alone(session, flow):
         return cut_at(flow, cuts[0], set(cuts)), ""
-    if finding := unread(flow, leaf):
+    if finding := unread(flow, leaf) or unjoined(session, flow, leaf):
         return finding, ""
     return None, "the loss does not depend on it"
 

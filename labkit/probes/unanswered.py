@@ -39,11 +39,11 @@ def _last_line(function, node):
 
 def _flat(session, flow: Flow, leaf: int) -> Finding | None:
     """torch.autograd.grad without create_graph: what it gives is a number to the loss."""
-    below, found = flow.below(leaf), None
+    below, found, reached = flow.below(leaf), None, flow.over(flow.losses)
     for of, made, graph in session.gradients.derived:
         if of in below and graph:
             below = below | flow.after(made)  # a derivative of this one depends on the leaf too
-        elif of in below and made in flow.above:
+        elif of in below and made in reached:  # an update of the leaf itself is no loss
             found = made if found is None else found
     if found is None:
         return None

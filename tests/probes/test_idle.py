@@ -78,9 +78,10 @@ def test_an_empty_block_and_one_without_a_backward(made):
 
 def test_a_model_that_the_step_never_touches(made):
     _, run = made
-    where = "untrained: model, test_idle.py:15, in <lambda>"
-    words = f"{where}, the step used none of the 2 parameters of `model`"
-    assert told(trace(run, nn.Linear(2, 2))) == words
+    where = "untrained: model, test_idle.py:15, in model.0"  # what the step runs in its place
+    report = trace(run, nn.Linear(2, 2))
+    assert str(report) == f"{where}, the step used none of the 2 parameters of `model`"
+    assert {fate.word for fate in report.harmed} == {"not updated"}
     assert trace(run, [made[0], nn.Linear(2, 2)]).verdict == "healthy"  # one of two is used
 
 
