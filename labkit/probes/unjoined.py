@@ -7,7 +7,7 @@ from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.verdict import Verdict
 
-_LEAVES = {"_local_scalar_dense": "item", "numpy": "numpy", "tolist": "tolist"}
+_EXITS = {"_local_scalar_dense": "item", "numpy": "numpy", "tolist": "tolist"}
 
 
 def unjoined(session, flow: Flow, leaf: int) -> Finding | None:
@@ -30,25 +30,28 @@ def _as_number(flow: Flow, below: set[int]) -> Finding | None:
     numbers = [e for e in map(flow.events.__getitem__, sorted(flow.above)) if e.scalars]
     for index in sorted(below):
         event = flow.events[index]
-        if event.name not in _LEAVES or not event.cut:
+        if event.name not in _EXITS or not event.cut:
             continue
         after = (o for o in numbers if o.phase == "forward" and o.step == event.step)
         if any(o.index > index and (o.index in changing or _made_of(o, event)) for o in after):
             remark = "a Python number carries no gradient back"
-            op = _LEAVES[event.name]
+            op = _EXITS[event.name]
             return Finding(Verdict.SEVERED, event, [event], remark, op=op, at=index)
     return None
 
 
 def _made_of(event: Event, item: Event) -> bool:
-    """Is a number that this op takes the item's value times, plus or rounded to a short decimal?"""
+    """Is a number that this op takes the item's value times, plus or rounded to a short decimal?
+
+    A value that is a short decimal itself tells nothing: it and any weight are made of each other.
+    """
     value = item.value
-    if not isinstance(value, float) or not isfinite(value) or value == 0:
+    if not isinstance(value, float) or not isfinite(value) or _short(value):
         return False
     for number in event.scalars:
-        if any(number == round(value, digits) for digits in range(1, 7)):
+        if _short(number / value) or _short(number - value):
             return True
-        if any(_short(part) for part in (number / value, number - value)):
+        if number != round(number, 2) and number in {round(value, d) for d in range(3, 7)}:
             return True
     return False
 

@@ -105,6 +105,21 @@ def test_a_term_that_is_added_is_well():
     assert two_terms(lambda loss, other: loss + 0.3 * other).verdict == "healthy"
 
 
+@pytest.mark.parametrize("shown", [0.25, 0.08])
+def test_a_number_that_is_only_logged_is_not_taken_for_a_weight(shown):
+    torch.manual_seed(1)
+    model = nn.ModuleDict({"main": nn.Linear(3, 1), "aux": nn.Linear(3, 1)})
+    optimizer = sgd(model)
+
+    def step():
+        optimizer.zero_grad()
+        (model["aux"](X) * 0 + shown).mean().item()
+        (0.1 * F.mse_loss(model["main"](X), Y)).backward()
+        optimizer.step()
+
+    assert trace(step, model, optimizer, steps=2).verdict == "healthy"
+
+
 def test_a_head_that_waits_without_a_loss_is_excused():
     torch.manual_seed(1)
     model = nn.ModuleDict({"main": nn.Linear(3, 1), "aux": nn.Linear(3, 1)})
