@@ -67,8 +67,7 @@ class Panel(anywidget.AnyWidget):
             elif self.frame["badge"]["status"] == "error":  # the hand came back
                 self._show(self.bench.reading)
         except Exception as error:
-            refused = {"badge": live.error_badge(error), "of": change["new"]}
-            self.frame = {**self.frame, **refused}
+            self.frame = self.frame | {"badge": live.error_badge(error), "of": change["new"]}
 
     def _show(self, reading: Reading) -> None:
         """One message to the page with everything that this reading changes."""

@@ -77,7 +77,7 @@ def _cast_of(value, leaf) -> bool:
     return node is not value.grad_fn and getattr(node, "variable", None) is leaf
 
 
-def refused(parameters: list[Fate]) -> list[Fate]:
+def thrown_away(parameters: list[Fate]) -> list[Fate]:
     """Where nothing was harmed: gradients that were not finite were thrown away by the program."""
     why = "its gradient was not finite, and no update took it"
     bad = (fate.word in ("nan", "inf") and not fate.excused for fate in parameters)

@@ -25,6 +25,10 @@ class Flow:
                 self.writers.setdefault(tensor, []).append(event.index)
             for parent in event.parents:
                 self.children.setdefault(parent, []).append(event.index)
+        self.rewritten: dict[int, set[int]] = {}  # the events that changed leaves, and which
+        for leaf in self.sources:
+            for index in self.writers.get(leaf, ()):
+                self.rewritten.setdefault(index, set()).add(leaf)
         self.latest = {(a.step, id(a.leaf)): a for a in session.gradients.arrivals}
         self.largest: dict[int, float] = {}  # the largest entry of a step's gradients
         self.of_leaf: dict[int, list] = {}  # what a leaf received, where its whole step is finite
@@ -76,16 +80,22 @@ class Flow:
 
     def averaged(self, leaf: int) -> bool:
         """Does it enter the losses only as a part of a running average, which is another leaf?"""
-        sources = ((o, self.events[index]) for o, index in self.sources.items())
-        weights = (o for o, event in sources if event.kind == "parameter" and o != leaf)
-        others = {i: o for o in weights for i in self.writers.get(o, ())}
+        own = {leaf}
+
+        def elsewhere(index: int) -> set[int]:
+            return {o for o in self.rewritten.get(index, own) - own if self._weight(o)}
+
         read = spread(
             self.all_sources.get(leaf, ()),
-            lambda index: [i for i in self._after(index) if i not in others],
+            lambda index: [i for i in self._after(index) if not elsewhere(i)],
         )
         if read & self.losses or not self.to_loss(leaf):
             return False
-        return any(read & {*self._before(i)} and self._blends(i, o) for i, o in others.items())
+        written = {i for index in read for i in self._after(index)}
+        return any(self._blends(i, o) for i in written for o in elsewhere(i))
+
+    def _weight(self, leaf: int) -> bool:
+        return self.events[self.sources[leaf]].kind == "parameter"
 
     def _blends(self, writer: int, leaf: int) -> bool:
         """Is a part of what this op writes into a leaf what stood there before?"""

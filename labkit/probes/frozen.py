@@ -189,7 +189,7 @@ def _taken(flow: Flow, arrival) -> Finding | None:
     if not arrival.taken:
         return None
     made = spread([event.index], lambda index: flow.children.get(index, ()))
-    if made & flow.above or any(made & set(flow.writers.get(leaf, ())) for leaf in flow.sources):
+    if made & flow.above or made & flow.rewritten.keys():
         return None
     remark = "torch.autograd.grad returns the gradient and leaves .grad as it is"
     return Finding(Verdict.SEVERED, event, [event], remark, op="grad", at=event.index)

@@ -48,7 +48,7 @@ def _in_its_place(flow: Flow):
     events = map(flow.events.__getitem__, sorted(flow.above))
     reads = (e for e in events if e.phase == "forward" and e.live and e.graph)
     first = next((e for e in reads if any(_trains(flow.events[p]) for p in e.parents)), None)
-    return first or next((flow.events[loss] for loss in sorted(flow.losses, reverse=True)), None)
+    return first or (flow.events[max(flow.losses)] if flow.losses else None)
 
 
 def _trains(event) -> bool:

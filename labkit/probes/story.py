@@ -5,7 +5,7 @@ import linecache
 from labkit.probes.blame import blame
 from labkit.probes.composite import as_written
 from labkit.probes.events import Event
-from labkit.probes.fates import fates, refused
+from labkit.probes.fates import fates, thrown_away
 from labkit.probes.finding import Finding
 from labkit.probes.flow import Flow
 from labkit.probes.frames import file_name
@@ -41,7 +41,7 @@ def tell(session) -> Report:
     else:
         finding = idle(session, flow)
         reword([finding] if finding else [], parameters, leaves)
-    parameters = parameters if finding else refused(parameters)
+    parameters = parameters if finding else thrown_away(parameters)
     culprit = teller.culprit(finding) if finding else None
     return Report(
         verdict=finding.verdict if finding else Verdict.HEALTHY,

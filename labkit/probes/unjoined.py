@@ -26,17 +26,18 @@ def unjoined(session, flow: Flow, leaf: int) -> Finding | None:
 
 def _as_number(flow: Flow, below: set[int]) -> Finding | None:
     """The term left the graph as a number, and one that is made of it enters the loss."""
+    exits = [e for e in map(flow.events.__getitem__, sorted(below)) if e.cut and e.name in _EXITS]
+    if not exits:
+        return None
     changing = {event.index for event in _changing(flow)}
-    numbers = [e for e in map(flow.events.__getitem__, sorted(flow.above)) if e.scalars]
-    for index in sorted(below):
-        event = flow.events[index]
-        if event.name not in _EXITS or not event.cut:
-            continue
-        after = (o for o in numbers if o.phase == "forward" and o.step == event.step)
-        if any(o.index > index and (o.index in changing or _made_of(o, event)) for o in after):
+    events = map(flow.events.__getitem__, flow.above)
+    numbers = [event for event in events if event.phase == "forward" and event.scalars]
+    for event in exits:
+        after = (o for o in numbers if o.index > event.index and o.step == event.step)
+        if any(o.index in changing or _made_of(o, event) for o in after):
             remark = "a Python number carries no gradient back"
             op = _EXITS[event.name]
-            return Finding(Verdict.SEVERED, event, [event], remark, op=op, at=index)
+            return Finding(Verdict.SEVERED, event, [event], remark, op=op, at=event.index)
     return None
 
 
